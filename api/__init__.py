@@ -1,0 +1,1 @@
+"""What is read: the HTTP application that answers from published predictions."""

@@ -1,0 +1,1 @@
+"""What happens to rows: interval, plan, read, score, check, publish."""

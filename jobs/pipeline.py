@@ -1,0 +1,153 @@
+"""How rows flow: read, score and write as three stages that overlap, with bounded queues between them.
+
+Reading and writing run in threads of their own (they wait for PostgreSQL), scoring in the caller's, which is
+the main one: there Ctrl-C arrives. The first error of any stage stops all three and is the one raised.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
+Read = TypeVar("Read")
+Scored = TypeVar("Scored")
+
+# Chunks that may wait between two stages: one keeps the next stage busy, more only cost memory.
+_QUEUE_CHUNKS = 1
+
+
+def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        rest = batch
+        while count + rest.num_rows >= rows:
+            waiting.append(rest.slice(0, rows - count))
+            rest = rest.slice(rows - count)
+            yield pa.Table.from_batches(waiting)
+            waiting, count = [], 0
+        if rest.num_rows:
+            waiting.append(rest)
+            count += rest.num_rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def flow(
+    read: Iterable[Read],
+    score: Callable[[Read], Scored],
+    write: Callable[[Scored], None],
+    *,
+    cancel_read: Callable[[], None],
+) -> None:
+    """Take every chunk through the three stages, in order; return when the last one is written.
+
+    `cancel_read` makes a read under way in the other thread return; it is called only when the flow stops
+    early. Raises the first error of any stage, or KeyboardInterrupt, once all three have stopped.
+    """
+    stop = _Stop()
+    to_score: _Queue[Read] = _Queue(_QUEUE_CHUNKS, stop)
+    to_write: _Queue[Scored] = _Queue(_QUEUE_CHUNKS, stop)
+
+    def reading() -> None:
+        for chunk in read:
+            to_score.put(chunk)
+        to_score.finish()
+
+    def writing() -> None:
+        for chunk in to_write:
+            write(chunk)
+
+    threads = [
+        threading.Thread(target=stop.guard(stage), name=f"batchpred-{stage.__name__}")
+        for stage in (reading, writing)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for chunk in to_score:
+            to_write.put(score(chunk))
+        to_write.finish()
+        for thread in threads:
+            thread.join()
+    except _StoppedError:
+        pass
+    except BaseException as error:  # noqa: BLE001  # Ctrl-C too; raised again below, when all have stopped
+        stop.because(error)
+    if stop.error is not None:
+        cancel_read()
+        for thread in threads:
+            thread.join()
+        raise stop.error
+
+
+class _StoppedError(Exception):
+    """Another stage failed: leave what you are doing."""
+
+
+class _Stop:
+    """The first error of any stage, and the word to all queues to let go."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.changed = threading.Condition()
+
+    def because(self, error: BaseException) -> None:
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def guard(self, stage: Callable[[], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                stage()
+            except _StoppedError:
+                pass
+            except BaseException as error:  # noqa: BLE001  # raised again by flow(), in the caller's thread
+                self.because(error)
+
+        return guarded
+
+
+class _Queue(Generic[T]):
+    """A bounded queue of chunks that lets go of both its ends when the flow stops."""
+
+    def __init__(self, size: int, stop: _Stop) -> None:
+        self._size = size
+        self._stop = stop
+        self._chunks: deque[T] = deque()
+        self._finished = False
+
+    def put(self, chunk: T) -> None:
+        with self._stop.changed:
+            self._wait(lambda: len(self._chunks) < self._size)
+            self._chunks.append(chunk)
+            self._stop.changed.notify_all()
+
+    def finish(self) -> None:
+        with self._stop.changed:
+            self._finished = True
+            self._stop.changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._stop.changed:
+                self._wait(lambda: bool(self._chunks) or self._finished)
+                if not self._chunks:
+                    return
+                chunk = self._chunks.popleft()
+                self._stop.changed.notify_all()
+            yield chunk
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        self._stop.changed.wait_for(lambda: ready() or self._stop.error is not None)
+        if self._stop.error is not None:
+            raise _StoppedError

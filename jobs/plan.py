@@ -1,0 +1,253 @@
+"""What a run will do, known and checked before a row is read: interval, model, columns, tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from jobs.errors import JobError, ModelError
+from jobs.jobspec import parse_output_ref
+from jobs.model import Model, ScoringPlan, check_columns
+from jobs.onnx_file import prepare
+from storage import predictions, registry
+from storage.database import Database
+from storage.job_table import Column, JobTable
+from storage.parameters import bind_named
+from storage.runs import Pin, Slot
+from storage.sources import KEY_KINDS, QuerySource, SourceColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jobs.interval import Interval
+    from jobs.jobfile import JobFile
+    from storage.database import Connection
+
+INTERVAL_PARAMETERS = ("interval_start", "interval_end", "date")
+
+_KEY_TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
+
+
+class SourceColumnsError(JobError):
+    """The query does not yield what the job's key and model need."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a run needs from its surroundings: the database, and the folder in which models are cached."""
+
+    database: Database
+    model_cache: Path
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model reference, resolved once: the identity every prediction of the run will carry, and the model."""
+
+    name: str
+    version: int | None
+    sha256: str
+    model: Model
+
+    def __str__(self) -> str:
+        number = f"/{self.version}" if self.version is not None else ""
+        return f"{self.name}{number} ({self.sha256[:12]})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided about a run of one job for one interval."""
+
+    job_file: JobFile
+    interval: Interval
+    source: QuerySource
+    key: tuple[SourceColumn, ...]
+    features: tuple[SourceColumn, ...]
+    model: ResolvedModel
+    scoring: ScoringPlan
+    table: JobTable
+    warnings: tuple[str, ...]
+
+    @property
+    def slot(self) -> Slot:
+        """What the run claims."""
+        interval = self.interval
+        return Slot(self.job_file.job.name, interval.start, interval.end, interval.date)
+
+    @property
+    def pin(self) -> Pin:
+        """What the run is pinned to."""
+        model = self.model
+        return Pin(
+            model.name, model.version, model.sha256, self.job_file.definition_sha256, model.model.provider
+        )
+
+    @property
+    def reads(self) -> tuple[SourceColumn, ...]:
+        """The source columns the run reads: the key's, then those features that are not in the key."""
+        return tuple(dict.fromkeys(self.key + self.features))
+
+
+def make_plan(
+    runtime: Runtime,
+    connection: Connection,
+    job_file: JobFile,
+    interval: Interval,
+    *,
+    model_ref: str | None = None,
+) -> Plan:
+    """Resolve the model, bind and describe the query, and match its columns to the model.
+
+    `model_ref` stands in for the job's own. Raises BatchpredError: what does not fit is found here, before
+    anything is claimed or written.
+    """
+    job = job_file.job
+    model = resolve_model(runtime, connection, model_ref or job.model, job_file.path.parent)
+    features = model.model.signature.columns(job.features)
+    outputs = model.model.signature.output_columns(
+        {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
+    )
+    source = _source(runtime, job_file, interval)
+    yielded = {column.name: column for column in source.describe()}
+    key = _key_columns(job_file, yielded)
+    wanted = tuple(dict.fromkeys(feature.column for feature in features))
+    missing = [name for name in wanted if name not in yielded]
+    if missing:
+        raise SourceColumnsError(_missing(job_file, source, missing, yielded))
+    read = tuple(yielded[name] for name in wanted)
+    unreadable = [column for column in read if column.arrow is None]
+    if unreadable:
+        listed = ", ".join(f"{column.name} ({column.type})" for column in unreadable)
+        raise SourceColumnsError(
+            f"{source.where}: no model takes {listed}; cast it in the query to a number, text or boolean"
+        )
+    check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
+    table = JobTable(
+        name=job.name,
+        description=job.description,
+        mode=job.output.mode,
+        interval_unit=job.interval,
+        timezone=job.schedule.timezone if job.schedule else "UTC",
+        late_after=job.schedule.late_after if job.schedule else None,
+        key=tuple(
+            Column(column.name, _KEY_TYPES[KEY_KINDS[column.type]], KEY_KINDS[column.type], "Key")
+            for column in key
+        ),
+        outputs=tuple(
+            Column(
+                output.column,
+                _output_type(output.dtype),
+                comment=f"Model output {job.output.columns[output.column]}",
+            )
+            for output in outputs
+        ),
+    )
+    predictions.check_columns(connection, table)
+    return Plan(
+        job_file,
+        interval,
+        source,
+        key,
+        read,
+        model,
+        ScoringPlan(features, outputs),
+        table,
+        _warnings(job_file),
+    )
+
+
+def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Path) -> ResolvedModel:
+    """Find the version a reference names now, get its verified bytes and load them.
+
+    `file:PATH` is read relative to `folder` and checked as a push would check it.
+    Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
+    """
+    if ref.startswith("file:"):
+        path = folder / ref.removeprefix("file:")
+        try:
+            prepared = prepare(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
+        name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
+    else:
+        found = registry.resolve(connection, registry.ModelRef.parse(ref))
+        name, version, sha256 = found.name, found.version, found.sha256
+        data = registry.fetch(connection, sha256, runtime.model_cache)
+    return ResolvedModel(
+        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+    )
+
+
+def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySource:
+    job = job_file.job
+    where = job.source.query_file or job_file.path.name
+    values = {
+        "interval_start": interval.start,
+        "interval_end": interval.end,
+        "date": interval.date,
+        **job.source.params,
+    }
+    query = bind_named(job_file.query, values, tuple(job.source.params), where=where)
+    if job.source.bounded and not set(query.names) & set(INTERVAL_PARAMETERS):
+        raise SourceColumnsError(
+            f"{where}: the query uses none of :interval_start, :interval_end and :date, so every interval would "
+            "score the same rows; add a condition such as `t >= :interval_start AND t < :interval_end`, or say "
+            "`source: {bounded: false}` if that is meant"
+        )
+    database = runtime.database
+    if job.source.dsn is not None:
+        database = Database.at(job.source.dsn.get_secret_value(), named=f"source.dsn of {job_file.path.name}")
+    return QuerySource(database, query, values, where)
+
+
+def _key_columns(job_file: JobFile, yielded: Mapping[str, SourceColumn]) -> tuple[SourceColumn, ...]:
+    job = job_file.job
+    where = job.source.query_file or job_file.path.name
+    missing = [name for name in job.key if name not in yielded]
+    if missing:
+        raise SourceColumnsError(
+            f"{where}: the query yields no column {', '.join(missing)}, which {job_file.path.name} names in `key`"
+            + _nearest(missing[0], yielded)
+        )
+    for name in job.key:
+        if yielded[name].type not in KEY_KINDS:
+            raise SourceColumnsError(
+                f"{where}: key column {name} is {yielded[name].type}; a key is integer, text, uuid or date: "
+                "cast it in the query"
+            )
+    return tuple(yielded[name] for name in job.key)
+
+
+def _missing(
+    job_file: JobFile, source: QuerySource, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
+) -> str:
+    return (
+        f"{source.where}: the query yields no column {', '.join(missing)}, which model {job_file.job.model} takes"
+        + _nearest(missing[0], yielded)
+    )
+
+
+def _nearest(name: str, yielded: Mapping[str, SourceColumn]) -> str:
+    near = get_close_matches(name, yielded, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; it yields {', '.join(yielded)}"
+
+
+def _arrow(column: SourceColumn) -> pa.DataType:
+    return pa.type_for_alias(column.arrow)
+
+
+def _output_type(dtype: str) -> str:
+    if dtype.startswith("float"):
+        return "double precision"
+    return {"bool": "boolean", "string": "text"}.get(dtype, "bigint")
+
+
+def _warnings(job_file: JobFile) -> tuple[str, ...]:
+    job = job_file.job
+    unused = [name for name in ("drift", "retention") if getattr(job, name) is not None]
+    return tuple(f"`{name}` is declared, but this version does not act on it yet" for name in unused)

@@ -1,0 +1,53 @@
+"""What a run would do, shown without doing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.plan import Runtime, make_plan
+from storage import runs
+
+if TYPE_CHECKING:
+    from jobs.interval import Interval
+    from jobs.jobfile import JobFile
+    from jobs.plan import Plan
+    from storage.database import Connection
+
+
+def preview(
+    runtime: Runtime, job_file: JobFile, interval: Interval, *, model_ref: str | None = None
+) -> dict[str, Any]:
+    """Plan a run and count its rows; nothing is claimed or written.
+
+    Returns plain values by name, in the order in which a person reads them. Raises BatchpredError.
+    """
+    with (
+        runtime.database.errors(f"plan of {job_file.job.name}"),
+        runtime.database.connect(purpose="plan", as_writer=True) as connection,
+    ):
+        plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        return {
+            "job": job_file.job.name,
+            "interval": interval.describe(),
+            "sql": plan.source.text(),
+            "source": plan.source.database.place,
+            "rows": plan.source.count(),
+            "model": str(plan.model),
+            "sha256": plan.model.sha256,
+            "provider": plan.model.model.provider,
+            "reads": [f"{column.name} ({column.type})" for column in plan.reads],
+            "writes": [f"{column.name} {column.type}" for column in plan.table.columns],
+            "into": f"predictions.{plan.table.name} ({plan.table.mode})",
+            "replaces": _replaced(connection, plan),
+            "warnings": list(plan.warnings),
+        }
+
+
+def _replaced(connection: Connection, plan: Plan) -> str:
+    done = runs.published_run(connection, plan.slot)
+    if done is None:
+        return "nothing: this interval has no published run"
+    model = done["model_name"] + (f"/{done['model_version']}" if done["model_version"] else "")
+    what = f"run {done['run_id']}: {done['rows_scored']} predictions by {model}"
+    same = all(done[name] == getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256"))
+    return f"nothing, unless --force: {what}, same model and definition" if same else what

@@ -1,0 +1,192 @@
+"""One run from claim to publish: a page of prose that the other modules fill in."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs import checks
+from jobs.pipeline import cut_into_chunks, flow
+from jobs.plan import Plan, Runtime, make_plan
+from jobs.score import ScoredChunk, score_chunk
+from storage import predictions, runs
+from storage.arrow_copy import copy_in
+from storage.errors import BatchpredError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.interval import Interval
+    from jobs.jobfile import JobFile
+    from storage.database import Connection, Row
+
+log = logging.getLogger("batchpred.run")
+
+
+@dataclass
+class RunReport:
+    """What became of one run, as `batchpred run --json` prints it; times in seconds, counts in rows."""
+
+    job: str
+    interval_start: str | None = None
+    interval_end: str | None = None
+    status: str = "failed"
+    run_id: int | None = None
+    model: dict[str, Any] | None = None
+    provider: str | None = None
+    rows: dict[str, int] = field(default_factory=lambda: {"read": 0, "scored": 0, "quarantined": 0})
+    chunks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    exit_code: int = field(default=0, repr=False)
+
+    def count(self, run: Row) -> None:
+        """Take the counts from the ledger's row of the run."""
+        self.run_id = run["run_id"]
+        self.rows = {name: run[f"rows_{name}"] for name in ("read", "scored", "quarantined")}
+        self.chunks = run["chunks"]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The report as one row of a table."""
+        model = self.model or {"name": "", "version": None}
+        return {
+            "job": self.job,
+            "interval": f"{self.interval_start} → {self.interval_end}",
+            "status": self.status,
+            "run": self.run_id,
+            "model": model["name"] + (f"/{model['version']}" if model["version"] else ""),
+            "scored": self.rows["scored"],
+            "quarantined": self.rows["quarantined"],
+            "seconds": self.seconds,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as one plain document."""
+        return {name: value for name, value in vars(self).items() if name != "exit_code"}
+
+
+def run_job(
+    runtime: Runtime,
+    job_file: JobFile,
+    interval: Interval,
+    *,
+    model_ref: str | None = None,
+    force: bool = False,
+    on_progress: Callable[[int], None] = lambda _rows: None,
+) -> RunReport:
+    """Score one job for one interval and publish; what went wrong is in the report, not raised.
+
+    `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
+    through, after the run has been closed.
+    """
+    report = RunReport(job_file.job.name, interval.start.isoformat(), interval.end.isoformat())
+    began = time.monotonic()
+    try:
+        with (
+            runtime.database.errors(f"run of {report.job}"),
+            runtime.database.connect(purpose="run", as_writer=True) as connection,
+        ):
+            plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+            _describe(report, plan)
+            if force or not _is_published(connection, plan, report):
+                with runs.claim(runtime.database, connection, plan.slot) as claim:
+                    # Whoever held the claim before us may have published just now.
+                    if force or not _is_published(connection, plan, report):
+                        _run(connection, plan, claim, report, on_progress)
+    except BatchpredError as error:
+        status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
+        report.status = status.get(type(error), "failed")
+        report.error, report.exit_code = str(error), error.exit_code
+        log.error("run %s", report.status, extra={"job": report.job, "error": report.error})
+    finally:
+        report.seconds = round(time.monotonic() - began, 3)
+    return report
+
+
+def _run(
+    connection: Connection,
+    plan: Plan,
+    claim: runs.Claim,
+    report: RunReport,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed."""
+    run_id = report.run_id = runs.start_run(connection, claim, plan.pin, plan.job_file.definition)
+    log.info("run started", extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()})
+    try:
+        predictions.create_run_table(connection, plan.table, run_id)
+        _score_rows(connection, plan, claim, run_id, on_progress)
+        run = runs.finish_scoring(connection, run_id)
+        report.count(run)
+        predictions.seal(connection, plan.table, run_id)
+        checks.check(connection, plan, run)
+        predictions.attach(connection, plan.table, run_id)
+        runs.publish(connection, claim, run_id)
+    except checks.ChecksFailedError as error:
+        runs.close_run(connection, run_id, "blocked", str(error))
+        raise
+    except runs.ClaimLostError:
+        raise  # whoever has the claim now has closed this run
+    except BaseException as error:
+        _give_up(connection, run_id, error)
+        raise
+    report.status = "published"
+    log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
+
+
+def _score_rows(
+    connection: Connection, plan: Plan, claim: runs.Claim, run_id: int, on_progress: Callable[[int], None]
+) -> None:
+    """Read, score and write every chunk; a chunk's rows and its ledger entry commit together."""
+    written = 0
+
+    def write(chunk: ScoredChunk) -> None:
+        nonlocal written
+        with connection.transaction():
+            copy_in(connection, predictions.run_table(run_id), chunk.predictions)
+            runs.add_chunk(connection, run_id, written, chunk.counts, chunk.quarantined)
+            claim.check(connection)
+        written += 1
+        on_progress(chunk.counts.read)
+
+    with plan.source.read(plan.reads) as rows:
+        flow(
+            cut_into_chunks(rows, plan.job_file.job.chunk_rows),
+            lambda chunk: score_chunk(plan, chunk),
+            write,
+            cancel_read=rows.cancel,
+        )
+
+
+def _give_up(connection: Connection, run_id: int, error: BaseException) -> None:
+    """Close a run that an error ended, as far as the database still answers; the next claimer does the rest."""
+    reason = str(error) or "interrupted" if isinstance(error, KeyboardInterrupt) else repr(error)
+    with suppress(Exception):
+        runs.close_run(
+            connection, run_id, "failed", str(error) if isinstance(error, BatchpredError) else reason
+        )
+        predictions.drop_run_table(connection, run_id)
+
+
+def _describe(report: RunReport, plan: Plan) -> None:
+    model = plan.model
+    report.model = {"name": model.name, "version": model.version, "sha256": model.sha256}
+    report.provider = model.model.provider
+    report.warnings = list(plan.warnings)
+
+
+def _is_published(connection: Connection, plan: Plan, report: RunReport) -> bool:
+    """Tell whether readers already see what this run would make: same interval, model and definition."""
+    done = runs.published_run(connection, plan.slot)
+    if not done or any(
+        done[name] != getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256")
+    ):
+        return False
+    report.status = "unchanged"
+    report.count(done)
+    return True

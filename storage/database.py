@@ -1,0 +1,163 @@
+"""How a connection to PostgreSQL is made: address, session settings, and errors that never show a password."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import conninfo, sql
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+
+from storage.errors import ConfigurationError, StorageError
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+Row: TypeAlias = "dict[str, Any]"
+Connection: TypeAlias = "psycopg.Connection[Row]"
+
+_SCHEMES = re.compile(r"^(postgres|postgresql)(\+psycopg)?://")
+
+# A runner that froze between its last statement and COMMIT must not hold the claim's row for ever: the
+# server ends it, and the next runner takes over.
+_IDLE_IN_TRANSACTION_MS = 15_000
+
+
+class DatabaseAddressError(ConfigurationError):
+    """A database address is no PostgreSQL URL."""
+
+
+class DatabaseUnreachableError(StorageError):
+    """PostgreSQL could not be reached or refused the login."""
+
+
+class DatabaseError(StorageError):
+    """PostgreSQL refused a statement or went away in the middle of one."""
+
+
+# What helps, by class of SQLSTATE.
+_ADVICE = {
+    "08": "the connection was lost: run again once the server is back",
+    "25": "run again",
+    "28": "check the login in BATCHPRED_DATABASE_URL",
+    "40": "run again",
+    "42": "the user lacks a right or the schema is not as expected: batchpred doctor",
+    "53": "the server is out of disk, memory or connections: free some and run again",
+    "55": "something else has the table locked: run again",
+    "57": "the server ended the session: run again once it is back",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """One PostgreSQL database: its address, known not to be malformed, and how to connect to it."""
+
+    url: str = field(repr=False)
+
+    @classmethod
+    def at(cls, url: str, *, named: str = "the database URL") -> Database:
+        """Check and normalise an address; `named` says where it came from, as the error will call it.
+
+        Raises DatabaseAddressError, which never repeats the address: it may hold a password.
+        """
+        normal, found = _SCHEMES.subn("postgresql://", url.strip())
+        try:
+            parts = conninfo.conninfo_to_dict(normal) if found else {}
+        except psycopg.Error:
+            parts = {}
+        if not parts or not str(parts.get("port") or "5432").replace(",", "").isdigit():
+            raise DatabaseAddressError(
+                f"{named} is not a PostgreSQL address; it reads postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+                "with @ : / ? # % in the password written as %40 %3A %2F %3F %23 %25"
+            )
+        return cls(normal)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages: user@host:port/database, without the password."""
+        parts = conninfo.conninfo_to_dict(self.url)
+        user, host = parts.get("user") or "", parts.get("host") or "localhost"
+        database = parts.get("dbname") or user
+        return f"{user}{'@' if user else ''}{host}:{parts.get('port') or 5432}/{database}"
+
+    def connect(self, *, purpose: str, as_writer: bool = False) -> Connection:
+        """Open a connection in autocommit: every transaction is an explicit `with conn.transaction()`.
+
+        `purpose` shows in pg_stat_activity. `as_writer` drops to the role batchpred_writer where it exists
+        and this user may, so that what a run creates has one owner and the run has no right it needs not.
+        Raises DatabaseUnreachableError.
+        """
+        try:
+            connection: Connection = psycopg.connect(
+                self.url,
+                autocommit=True,
+                row_factory=dict_row,
+                # Statements prepared in one server session are unknown in the next: poolers switch them.
+                prepare_threshold=None,
+                connect_timeout=10,
+                tcp_user_timeout=30_000,
+                application_name=f"batchpred {purpose}",
+                options=f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c timezone=UTC",
+            )
+        except psycopg.OperationalError as error:
+            raise DatabaseUnreachableError(
+                f"cannot connect to {self.place}: {self.redact(_reason(error))}; "
+                "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
+            ) from None
+        if as_writer and (role := connection.execute(load("database")["writer_role"]).fetchone()):
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
+        return connection
+
+    def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:
+        """Make a pool of at most `size` read-only connections; it is opened by the caller, in the background.
+
+        A connection is looked at before it is handed out, so the pool recovers by itself from a restart.
+        """
+        read_only = f"-c default_transaction_read_only=on -c statement_timeout={statement_timeout_ms}"
+        return ConnectionPool(
+            self.url,
+            connection_class=psycopg.Connection[Row],
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "prepare_threshold": None,
+                "application_name": f"batchpred {purpose}",
+                "options": f"{read_only} -c timezone=UTC",
+                "connect_timeout": 3,
+            },
+            min_size=1,
+            max_size=size,
+            check=ConnectionPool.check_connection,
+            open=False,
+        )
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Turn what the driver raises in the block into one clear line: what was being done, and PostgreSQL's words.
+
+        Raises DatabaseError.
+        """
+        try:
+            yield
+        except psycopg.Error as error:
+            state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+            advice = _ADVICE.get((error.sqlstate or "08000")[:2], "`--traceback` shows where")
+            said = self.redact(error.diag.message_primary or _reason(error))
+            raise DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}") from error
+
+    def redact(self, text: str) -> str:
+        """Remove this address's password from a text that is about to be shown."""
+        password = conninfo.conninfo_to_dict(self.url).get("password")
+        return text.replace(str(password), "***") if password else text
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Take the server's or libpq's own words, without its way of saying where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    return lines[0].rsplit(" failed: ", 1)[-1].removeprefix("FATAL:").strip()

@@ -1,0 +1,185 @@
+"""The model registry: immutable versions kept in PostgreSQL, aliases that move, and a cache by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from storage.errors import ConfigurationError, StorageError
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from storage.database import Connection, Row
+
+_SQL = load("models")
+# A row of this size streams without either side holding the file; larger ones gain nothing.
+_PIECE_BYTES = 1 << 20
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+class ModelNameError(ConfigurationError):
+    """A model name, alias or reference is not of the form it must have."""
+
+
+class ModelNotFoundError(StorageError):
+    """The registry has no such model, version or alias."""
+
+
+class ModelFileError(StorageError):
+    """A model's bytes are not those that were pushed, or not there."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One immutable version: the row of the registry. `aliases` are those that point at it now."""
+
+    name: str
+    version: int
+    sha256: str
+    size: int
+    signature: dict[str, Any]
+    opset: dict[str, int]
+    notes: list[str]
+    source: str
+    created_at: Any
+    created_by: str
+    aliases: list[str]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A parsed reference into the registry: `name@alias` or `name/3`."""
+
+    name: str
+    alias: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Parse `name@alias` or `name/version`. Raises ModelNameError."""
+        name, at, alias = text.partition("@")
+        if at and _NAME.fullmatch(name) and _NAME.fullmatch(alias):
+            return cls(name, alias=alias)
+        name, _, number = text.partition("/")
+        if _NAME.fullmatch(name) and re.fullmatch(r"[1-9][0-9]{0,8}", number):
+            return cls(name, version=int(number))
+        raise ModelNameError(
+            f"model {text!r} is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION (churn/3) "
+            "or file:PATH.onnx"
+        )
+
+
+def push(
+    connection: Connection,
+    name: str,
+    data: bytes,
+    *,
+    described: Row,
+    source: str,
+    alias: str | None = None,
+) -> tuple[ModelVersion, bool]:
+    """Store a checked model file as the next version of `name`; return the version and whether it is new.
+
+    `described` holds its signature, opset and notes (plain JSON). The same bytes pushed again are the version
+    they already are. All of it, alias included, is one transaction.
+    Raises ModelNameError.
+    """
+    for what, text in (("model name", name), ("alias", alias or "champion")):
+        if not _NAME.fullmatch(text):
+            raise ModelNameError(
+                f"{what} {text!r} is not allowed: a lower-case letter, then up to 62 of a-z, 0-9, _ and -"
+            )
+    sha256 = hashlib.sha256(data).hexdigest()
+    ids = {"name": name, "sha256": sha256}
+    values = {**ids, **{key: Jsonb(value) for key, value in described.items()}, "source": source}
+    with connection.transaction():
+        connection.execute(_SQL["lock_name"], ids)
+        if connection.execute(_SQL["add_file"], {**ids, "size": len(data)}).fetchone():
+            _add_pieces(connection, sha256, data)
+        new = connection.execute(_SQL["add_version"], values).fetchone()
+        row = new or connection.execute(_SQL["version_of_file"], ids).fetchone()
+        assert row is not None  # noqa: S101  # either inserted or in the way of the insert
+        if alias:
+            _move_alias(connection, name, alias, row["version"])
+    return resolve(connection, ModelRef(name, version=row["version"])), new is not None
+
+
+def versions(connection: Connection, name: str | None = None) -> list[ModelVersion]:
+    """List the versions of one name, or of all, newest first within a name."""
+    return [ModelVersion(**row) for row in connection.execute(_SQL["versions"], {"name": name})]
+
+
+def resolve(connection: Connection, ref: ModelRef) -> ModelVersion:
+    """Find the version a reference names now. Raises ModelNotFoundError saying what there is instead."""
+    known = versions(connection, ref.name)
+    for each in known:
+        if each.version == ref.version or (ref.alias and ref.alias in each.aliases):
+            return each
+    if not known:
+        names = sorted({each.name for each in versions(connection)})
+        there = f"there are {', '.join(names)}" if names else "the registry is empty"
+        raise ModelNotFoundError(
+            f"no model is called {ref.name!r}; {there}; push one with: batchpred models push {ref.name} FILE.onnx"
+        )
+    if ref.alias:
+        aliases = sorted(alias for each in known for alias in each.aliases)
+        raise ModelNotFoundError(
+            f"model {ref.name!r} has no alias {ref.alias!r}; it has {', '.join(aliases) or 'none'}; set it with: "
+            f"batchpred models push {ref.name} FILE.onnx --alias {ref.alias}"
+        )
+    raise ModelNotFoundError(
+        f"model {ref.name!r} has no version {ref.version}; the newest is {known[0].version}"
+    )
+
+
+def fetch(connection: Connection, sha256: str, cache: Path) -> bytes:
+    """Return a model file's bytes, from the cache or from the database, and never others than were pushed.
+
+    What the cache holds is verified on every load; a damaged copy is fetched anew. Raises ModelFileError
+    where the database's own bytes do not have the digest.
+    """
+    cached = cache / f"{sha256}.onnx"
+    if cached.is_file() and _digest(data := cached.read_bytes()) == sha256:
+        return data
+    with connection.cursor() as cursor:
+        data = b"".join(row["data"] for row in cursor.stream(_SQL["pieces"], {"sha256": sha256}))
+    if _digest(data) != sha256:
+        found = f"bytes with digest {_digest(data)[:12]}…" if data else "nothing"
+        raise ModelFileError(
+            f"the registry holds {found} for model file {sha256[:12]}…: it is damaged and was not used; "
+            "push the file again under a new version, or restore the database"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    # Another runner may be reading the same name: a rename shows it the whole file or none.
+    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+        partial.write(data)
+    os.replace(partial.name, cached)  # noqa: PTH105  # both are strings already
+    return data
+
+
+def _add_pieces(connection: Connection, sha256: str, data: bytes) -> None:
+    with connection.cursor() as cursor:
+        for piece, start in enumerate(range(0, len(data), _PIECE_BYTES)):
+            values = {"sha256": sha256, "piece": piece, "data": data[start : start + _PIECE_BYTES]}
+            cursor.execute(_SQL["add_piece"], values)
+
+
+def _move_alias(connection: Connection, name: str, alias: str, version: int) -> None:
+    ids = {"name": name, "alias": alias}
+    was = connection.execute(_SQL["alias_target"], ids).fetchone()
+    if was and was["version"] == version:
+        return
+    connection.execute(_SQL["move_alias"], {**ids, "version": version})
+    moved = {**ids, "version": version, "from_version": was["version"] if was else None}
+    connection.execute(_SQL["record_move"], moved)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

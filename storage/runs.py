@@ -1,0 +1,261 @@
+"""The ledger of runs: who may write for an interval, what has been done, and which run readers see.
+
+A run's status, who moves it, and when:
+
+    running      the holder of the claim reads, scores and writes into a table no reader can see
+    published    the pointer of (job, interval) was moved to it, in the transaction that set this status
+    superseded   it was published, and a later run of the same interval took its place
+    blocked      a check refused it; readers keep the last good predictions, its table stays for inspection
+    failed       an error ended it; readers keep the last good predictions, its table is dropped
+    abandoned    its runner stopped without a word; set by the next one that claims the interval
+
+A claim on (job, interval) is a lease with a fencing number. The holder renews the lease from a thread of its
+own while it works. Whoever finds the lease run out, or the holder's process gone from this same machine,
+takes the claim and with it a higher number. Every transaction that writes for a run ends with a look at the
+number (`fence`): a runner that lost its claim, because it was frozen or cut off, changes nothing any more.
+Claims are rows, not session locks, so a pooler between runner and server does not matter.
+
+What a failure leaves behind, by the moment it strikes:
+
+    before the run is written down   nothing but a claim, which the next claimer takes
+    between two chunks               a running run with whole chunks in a hidden table: abandoned, dropped
+    inside a chunk                   the chunk's rows, quarantine and ledger entry commit together or not at all
+    before the pointer moves         a complete hidden table that was never published: as above
+    in the publishing transaction    all of it or none of it: readers see the old run or the new one
+    after COMMIT, before the reply   a published run; the next run finds it and leaves it as it is
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from storage.errors import StorageError
+from storage.holder import is_known_dead, this_process
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date, datetime
+
+    from storage.database import Connection, Database, Row
+
+# Long enough that a busy machine renews in time (three tries a lease), short enough that another machine
+# takes over from a dead one within half a minute.
+LEASE = timedelta(seconds=30)
+
+_SQL = load("runs")
+
+
+class IntervalHeldError(StorageError):
+    """Another run holds the claim of this job's interval."""
+
+    exit_code = 4
+
+
+class ClaimLostError(StorageError):
+    """This runner's lease ran out and another took the interval over; nothing more was written."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a claim is about: one job and one interval, with aware timestamps and the local start date."""
+
+    job: str
+    interval_start: datetime
+    interval_end: datetime
+    as_of_date: date
+
+    @property
+    def ids(self) -> Row:
+        """Its values as the statements name them."""
+        return {"job": self.job, "interval_start": self.interval_start}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a run is pinned to: the model's identity, the definition's digest and the provider that scores."""
+
+    model_name: str
+    model_version: int | None
+    model_sha256: str
+    definition_sha256: str
+    provider: str
+
+
+@dataclass(frozen=True)
+class ChunkCounts:
+    """Rows of one chunk: read, scored, quarantined."""
+
+    read: int
+    scored: int
+    quarantined: int
+
+
+class Claim:
+    """The right to write for one slot: a fencing number, kept alive by a renewing thread."""
+
+    def __init__(self, database: Database, slot: Slot, fence: int) -> None:
+        self.slot = slot
+        self.fence = fence
+        self._database = database
+        self._done = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="batchpred-lease", daemon=True)
+        self._renewer.start()
+
+    @property
+    def ids(self) -> Row:
+        """Its values as the statements name them."""
+        return {**self.slot.ids, "fence": self.fence}
+
+    def check(self, connection: Connection) -> None:
+        """Raise ClaimLostError if another runner holds the slot; call it last in every writing transaction."""
+        if connection.execute(_SQL["fence"], self.ids).fetchone() is None:
+            raise ClaimLostError(
+                f"{self.slot.job}: another runner took this interval over while this one did not answer; "
+                "this run stops and has published nothing"
+            )
+
+    def stop_renewing(self) -> None:
+        """Let the lease run out from here on."""
+        self._done.set()
+        self._renewer.join(timeout=5)
+
+    def _renew(self) -> None:
+        # The fence decides who may write, so a renewal that fails needs no alarm: either the next one gets
+        # through in time, or the run ends at its next write.
+        while not self._done.wait(LEASE.total_seconds() / 3):
+            with (
+                suppress(psycopg.Error, StorageError),
+                self._database.connect(purpose="lease", as_writer=True) as connection,
+            ):
+                connection.execute(_SQL["renew"], {**self.ids, "lease": LEASE})
+
+
+@contextmanager
+def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Claim]:
+    """Hold the slot for the length of the block, then give it back.
+
+    Raises IntervalHeldError naming the holder where another runner, alive as far as can be told, has it.
+    Runs that earlier holders left running are marked abandoned.
+    """
+    holder = connection.execute(_SQL["claim_holder"], slot.ids).fetchone()
+    dead_fence = holder["fence"] if holder and is_known_dead(holder["holder"]) else None
+    asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
+    with connection.transaction():
+        row = connection.execute(_SQL["claim"], asked).fetchone()
+        if row:
+            connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
+    if row is None:
+        raise IntervalHeldError(_held_by(slot, connection.execute(_SQL["claim_holder"], slot.ids).fetchone()))
+    held = Claim(database, slot, row["fence"])
+    try:
+        yield held
+    finally:
+        held.stop_renewing()
+        # Should this fail the lease runs out by itself; the error that brought us here is the one to show.
+        with suppress(psycopg.Error):
+            connection.execute(_SQL["release"], held.ids)
+
+
+def start_run(connection: Connection, claim: Claim, pin: Pin, definition: dict[str, Any]) -> int:
+    """Write down a new run under the claim and return its run_id."""
+    slot = claim.slot
+    values = {
+        **vars(pin),
+        **claim.ids,
+        "interval_end": slot.interval_end,
+        "as_of_date": slot.as_of_date,
+        "definition": Jsonb(definition),
+        "runner": this_process()["host"],
+    }
+    with connection.transaction():
+        connection.execute(_SQL["save_definition"], values)
+        row = connection.execute(_SQL["start_run"], values).fetchone()
+        claim.check(connection)
+    assert row is not None  # noqa: S101  # INSERT … RETURNING gives the row
+    return int(row["run_id"])
+
+
+def published_run(connection: Connection, slot: Slot) -> Row | None:
+    """Return the run readers see for this slot, or None."""
+    return connection.execute(_SQL["published_run"], slot.ids).fetchone()
+
+
+def previous_published_run(connection: Connection, slot: Slot) -> Row | None:
+    """Return the published run of the newest earlier interval, or None."""
+    return connection.execute(_SQL["previous_published_run"], slot.ids).fetchone()
+
+
+def add_chunk(
+    connection: Connection,
+    run_id: int,
+    chunk: int,
+    counts: ChunkCounts,
+    quarantined: list[tuple[dict[str, Any], str, dict[str, Any]]],
+) -> None:
+    """Write a chunk's ledger entry and its quarantined rows: (key, reason, features) each.
+
+    Call it inside the transaction that writes the chunk's rows.
+    """
+    values = {"run_id": run_id, "chunk": chunk}
+    rows = {"rows_read": counts.read, "rows_scored": counts.scored, "rows_quarantined": counts.quarantined}
+    connection.execute(_SQL["add_chunk"], {**values, **rows})
+    if quarantined:
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                _SQL["add_quarantined"],
+                [
+                    {**values, "key": Jsonb(key), "reason": reason, "features": Jsonb(features)}
+                    for key, reason, features in quarantined
+                ],
+            )
+
+
+def finish_scoring(connection: Connection, run_id: int) -> Row:
+    """Sum the committed chunks into the run and return it as it now stands."""
+    row = connection.execute(_SQL["finish_scoring"], {"run_id": run_id}).fetchone()
+    assert row is not None  # noqa: S101  # the run was written down by start_run
+    return row
+
+
+def quarantine_reasons(connection: Connection, run_id: int) -> list[Row]:
+    """List the commonest reasons of a run's quarantined rows: `reason` and `rows`, five at most."""
+    return connection.execute(_SQL["quarantine_reasons"], {"run_id": run_id}).fetchall()
+
+
+def publish(connection: Connection, claim: Claim, run_id: int) -> None:
+    """Make the run what readers see for its slot: one transaction, all or nothing.
+
+    Raises ClaimLostError, and then nothing has changed.
+    """
+    ids = {**claim.ids, "run_id": run_id}
+    with connection.transaction():
+        # A published run must survive a crash of the server, whatever the database's default is: with
+        # synchronous_commit off, 7 of 8 "published" runs were lost when PostgreSQL was killed.
+        connection.execute("SET LOCAL synchronous_commit = on")
+        for statement in ("supersede", "point", "mark_published", "announce"):
+            connection.execute(_SQL[statement], ids)
+        claim.check(connection)
+
+
+def close_run(connection: Connection, run_id: int, status: str, error: str) -> None:
+    """End a run that will not be published; `status` is blocked or failed."""
+    connection.execute(_SQL["close"], {"run_id": run_id, "status": status, "error": error})
+
+
+def _held_by(slot: Slot, holder: Row | None) -> str:
+    if holder is None:  # given back between the two looks: as good as free, but say so rather than race on
+        return f"{slot.job}: another run has just finished this interval; run again"
+    who = holder["holder"]
+    until = holder["lease_until"].strftime("%H:%M:%S")
+    return (
+        f"{slot.job}: this interval is held by process {who['pid']} on {who['host']}, whose lease runs until "
+        f"{until} UTC unless renewed; wait for it, or stop it"
+    )

@@ -1,0 +1,206 @@
+"""The tables of schema batchpred as they are declared: what the migrations, all applied, must amount to.
+
+Statements are written in SQL (storage/sql/) and do not go through these objects; a test compares them with an
+upgraded database column by column, key by key and index by index. Views and the per-run tables are made by
+the migrations and by storage.predictions.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(schema="batchpred")
+
+_TIME = DateTime(timezone=True)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, _TIME, nullable=False, server_default=func.now())
+
+
+def _required(name: str, type_: object, *constraints: object) -> Column[object]:
+    return Column(name, type_, *constraints, nullable=False)  # type: ignore[arg-type]
+
+
+model_files = Table(
+    "model_files",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    _required("size", BigInteger),
+    _now("stored_at"),
+    comment="ONNX files, each once, known by the digest of their bytes",
+)
+
+model_pieces = Table(
+    "model_pieces",
+    metadata,
+    Column("sha256", Text, ForeignKey("batchpred.model_files.sha256", ondelete="CASCADE"), primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    _required("data", LargeBinary),
+    comment="The bytes of the model files, in order, in pieces small enough to stream",
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    _required("sha256", Text, ForeignKey("batchpred.model_files.sha256")),
+    _required("signature", JSONB),
+    _required("opset", JSONB),
+    Column("notes", JSONB, nullable=False, server_default=text("'[]'")),
+    _required("source", Text),
+    _now("created_at"),
+    Column("created_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    UniqueConstraint("name", "sha256"),
+    comment="Immutable model versions",
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    _required("version", Integer),
+    ForeignKeyConstraint(
+        ["name", "version"], ["batchpred.model_versions.name", "batchpred.model_versions.version"]
+    ),
+    comment="Movable names for versions, as they stand now",
+)
+
+model_alias_moves = Table(
+    "model_alias_moves",
+    metadata,
+    Column("move_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("name", Text),
+    _required("alias", Text),
+    Column("from_version", Integer),
+    _required("to_version", Integer),
+    _now("moved_at"),
+    Column("moved_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    ForeignKeyConstraint(
+        ["name", "to_version"], ["batchpred.model_versions.name", "batchpred.model_versions.version"]
+    ),
+    comment='Every move of an alias, so that "which version was champion on 3 March" has an answer',
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _required("description", Text),
+    _required("mode", Text),
+    _required("interval_unit", Text),
+    _required("timezone", Text),
+    Column("late_after", Interval),
+    _required("key_columns", JSONB),
+    _required("output_columns", JSONB),
+    Column("views_sha256", Text),
+    _now("updated_at"),
+    comment="The jobs that have run here, as their latest run declared them",
+)
+
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    _required("job", Text),
+    _required("definition", JSONB),
+    _now("first_used_at"),
+    comment="What decided a run's rows and outputs: query, parameters, key, features, outputs",
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("job", Text),
+    _required("interval_start", _TIME),
+    _required("interval_end", _TIME),
+    _required("as_of_date", Date),
+    Column("status", Text, nullable=False, server_default=text("'running'")),
+    _required("fence", BigInteger),
+    _required("model_name", Text),
+    Column("model_version", Integer),
+    _required("model_sha256", Text),
+    _required("definition_sha256", Text, ForeignKey("batchpred.definitions.sha256")),
+    _required("provider", Text),
+    Column("rows_read", BigInteger, nullable=False, server_default=text("0")),
+    Column("rows_scored", BigInteger, nullable=False, server_default=text("0")),
+    Column("rows_quarantined", BigInteger, nullable=False, server_default=text("0")),
+    Column("chunks", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    _required("runner", Text),
+    _now("started_at"),
+    Column("scored_at", _TIME),
+    Column("published_at", _TIME),
+    Column("finished_at", _TIME),
+    Index("runs_job_interval", "job", "interval_start"),
+    comment="Every execution of a job for an interval; storage/runs.py says what each status means",
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("interval_start", _TIME, primary_key=True),
+    _required("fence", BigInteger),
+    Column("holder", JSONB),
+    _required("lease_until", _TIME),
+    comment="Who may write for a job's interval: a lease with a fencing number that only grows",
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("batchpred.runs.run_id"), primary_key=True, autoincrement=False),
+    Column("chunk", Integer, primary_key=True, autoincrement=False),
+    _required("rows_read", BigInteger),
+    _required("rows_scored", BigInteger),
+    _required("rows_quarantined", BigInteger),
+    _now("committed_at"),
+    comment="The chunks of a run whose rows are committed: written in the rows' own transaction",
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("run_id", BigInteger, ForeignKey("batchpred.runs.run_id")),
+    _required("chunk", Integer),
+    _required("key", JSONB),
+    _required("reason", Text),
+    _required("features", JSONB),
+    _now("quarantined_at"),
+    Index("quarantine_run", "run_id"),
+    comment="Rows that could not be scored, each with its key, the reason and the values it had",
+)
+
+published = Table(
+    "published",
+    metadata,
+    Column("job", Text, ForeignKey("batchpred.jobs.name"), primary_key=True),
+    Column("interval_start", _TIME, primary_key=True),
+    _required("run_id", BigInteger, ForeignKey("batchpred.runs.run_id")),
+    UniqueConstraint("run_id"),
+    comment="The pointer: which run readers see for a job's interval. Publishing and rolling back move it",
+)

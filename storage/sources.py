@@ -1,0 +1,186 @@
+"""Where a run's rows come from: a query in PostgreSQL, described beforehand and read as Arrow batches."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from storage.errors import StorageError
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from storage.database import Connection, Database
+    from storage.parameters import BoundQuery
+
+_SQL = load("database")
+
+# PostgreSQL type -> (Arrow type, cast that the reading query applies). What is not here has no meaning for a
+# model or a key: the message asks for a cast in the query.
+_TYPES = {
+    "int2": ("int16", ""),
+    "int4": ("int32", ""),
+    "int8": ("int64", ""),
+    "float4": ("float", ""),
+    "float8": ("double", ""),
+    "numeric": ("double", "float8"),
+    "bool": ("bool", ""),
+    "text": ("string", ""),
+    "varchar": ("string", "text"),
+    "bpchar": ("string", "text"),
+    "name": ("string", "text"),
+    "uuid": ("string", "text"),
+    "date": ("date32", ""),
+}
+KEY_KINDS = {
+    "int2": "integer",
+    "int4": "integer",
+    "int8": "integer",
+    "text": "text",
+    "varchar": "text",
+    "bpchar": "text",
+    "uuid": "uuid",
+    "date": "date",
+}
+
+# Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
+# 330,000 narrow rows, more than a chunk.
+_BATCH_BYTES = 4_000_000
+
+
+class SourceError(StorageError):
+    """The source query cannot be read: it is wrong, or gives columns the job cannot use."""
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """One column the query yields: its name, PostgreSQL type, and the Arrow type it is read as (None: none)."""
+
+    name: str
+    type: str
+    arrow: str | None
+
+
+@dataclass(frozen=True)
+class QuerySource:
+    """A query and the values bound to its parameters.
+
+    `where` is what messages call it (the SQL file's name). Values are bound by the driver as literals, because
+    COPY takes no parameters; nothing is ever pasted into the text.
+    """
+
+    database: Database
+    query: BoundQuery
+    values: Mapping[str, Any]
+    where: str
+
+    def describe(self) -> tuple[SourceColumn, ...]:
+        """Ask PostgreSQL which columns the query yields, without reading a row. Raises SourceError."""
+        with self._session() as connection:
+            cursor = connection.execute(self._wrapped("SELECT * FROM ({}) AS source LIMIT 0", connection))
+            columns = [(column.name, column.type_code) for column in cursor.description or ()]
+            rows = connection.execute(_SQL["type_names"], {"oids": [oid for _, oid in columns]})
+            types = {row["oid"]: row["typname"] for row in rows}
+        return tuple(
+            SourceColumn(name, types[oid], _TYPES[types[oid]][0] if types[oid] in _TYPES else None)
+            for name, oid in columns
+        )
+
+    def count(self) -> int:
+        """Count the rows the query yields. Raises SourceError."""
+        with self._session() as connection:
+            row = connection.execute(self._wrapped("SELECT count(*) AS rows FROM ({}) AS source", connection))
+            return int(row.fetchall()[0]["rows"])
+
+    def text(self) -> str:
+        """Return the query as PostgreSQL gets it, values bound."""
+        with self._session() as connection:
+            return self._bound(connection)
+
+    @contextmanager
+    def read(self, columns: Sequence[SourceColumn]) -> Iterator[RowReader]:
+        """Read these columns of every row: one statement, so one snapshot, streamed by binary COPY.
+
+        Raises SourceError.
+        """
+        from adbc_driver_postgresql import StatementOptions, dbapi
+
+        with self._session() as connection:
+            names = sql.SQL(", ").join(_selected(column) for column in columns)
+            statement = self._wrapped(
+                sql.SQL("SELECT {} FROM ").format(names).as_string() + "({}) AS source", connection
+            )
+        with (
+            self._errors(),
+            dbapi.connect(self.database.url, autocommit=True) as stream,
+            stream.cursor() as cursor,
+        ):
+            cursor.execute("SET application_name = 'batchpred read'; SET TimeZone = 'UTC'")
+            cursor.execute("SET default_transaction_read_only = on")
+            cursor.adbc_statement.set_options(
+                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
+            )
+            cursor.execute(statement.decode())
+            yield RowReader(cursor)
+
+    @contextmanager
+    def _session(self) -> Iterator[Connection]:
+        with self._errors(), self.database.connect(purpose="source") as connection:
+            connection.execute("SET default_transaction_read_only = on")
+            yield connection
+
+    def _bound(self, connection: Connection) -> str:
+        values = {name: self.values[name] for name in self.query.names}
+        return psycopg.ClientCursor(connection).mogrify(self.query.text.encode(), values or None)
+
+    def _wrapped(self, around: str, connection: Connection) -> bytes:
+        # On lines of its own: a query may end in a comment. Not str.format: the query may hold braces.
+        return around.replace("{}", f"\n{self._bound(connection)}\n", 1).encode()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in one line what PostgreSQL had against the query."""
+        try:
+            yield
+        except psycopg.Error as error:
+            said = error.diag.message_primary or str(error).strip().splitlines()[0]
+            hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
+            raise SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}") from error
+        except OSError as error:  # what the Arrow reader raises, the driver's text inside
+            raise SourceError(f"{self.where}: {self.database.redact(_driver_reason(error))}") from error
+
+
+class RowReader:
+    """The rows of a query as Arrow record batches, in the order the database gives them."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Yield record batches of a few megabytes until the query is done. Raises OSError mid-stream."""
+        yield from self._cursor.fetch_record_batch()
+
+    def cancel(self) -> None:
+        """Make a read that is under way in another thread stop now."""
+        with suppress(Exception):  # it may have ended by itself in this very moment
+            self._cursor.adbc_cancel()
+
+
+def _selected(column: SourceColumn) -> sql.Composable:
+    name = sql.Identifier(column.name)
+    cast = _TYPES[column.type][1]
+    return sql.SQL("{}::{} AS {}").format(name, sql.Identifier(cast), name) if cast else name
+
+
+def _driver_reason(error: OSError) -> str:
+    """Take PostgreSQL's words out of the driver's: the line after ERROR:."""
+    found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
+    return f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]

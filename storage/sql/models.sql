@@ -1,0 +1,55 @@
+-- The model registry: files by digest, versions by name and number, aliases that move.
+
+-- name: add_file
+-- Announce a file; no row where its bytes are here already.
+INSERT INTO batchpred.model_files (sha256, size)
+VALUES (%(sha256)s, %(size)s)
+ON CONFLICT DO NOTHING
+RETURNING sha256;
+
+-- name: add_piece
+INSERT INTO batchpred.model_pieces (sha256, piece, data) VALUES (%(sha256)s, %(piece)s, %(data)s);
+
+-- name: pieces
+-- A file's bytes, in order.
+SELECT data FROM batchpred.model_pieces WHERE sha256 = %(sha256)s ORDER BY piece;
+
+-- name: lock_name
+-- Version numbers of a name are given out one push at a time.
+SELECT pg_advisory_xact_lock(hashtextextended('batchpred model ' || %(name)s, 0));
+
+-- name: add_version
+-- The next number for a new file; no row where this name has the very same file already.
+INSERT INTO batchpred.model_versions (name, version, sha256, signature, opset, notes, source)
+SELECT %(name)s, coalesce(max(version), 0) + 1, %(sha256)s, %(signature)s, %(opset)s, %(notes)s, %(source)s
+  FROM batchpred.model_versions
+ WHERE name = %(name)s
+ON CONFLICT (name, sha256) DO NOTHING
+RETURNING version;
+
+-- name: version_of_file
+SELECT version FROM batchpred.model_versions WHERE name = %(name)s AND sha256 = %(sha256)s;
+
+-- name: alias_target
+SELECT version FROM batchpred.model_aliases WHERE name = %(name)s AND alias = %(alias)s;
+
+-- name: move_alias
+INSERT INTO batchpred.model_aliases (name, alias, version)
+VALUES (%(name)s, %(alias)s, %(version)s)
+ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version;
+
+-- name: record_move
+INSERT INTO batchpred.model_alias_moves (name, alias, from_version, to_version)
+VALUES (%(name)s, %(alias)s, %(from_version)s, %(version)s);
+
+-- name: versions
+-- Every version, or those of one name, newest first, with size and aliases.
+SELECT v.name, v.version, v.sha256, f.size, v.signature, v.opset, v.notes, v.source, v.created_at, v.created_by,
+       ARRAY(SELECT a.alias
+               FROM batchpred.model_aliases AS a
+              WHERE a.name = v.name AND a.version = v.version
+              ORDER BY a.alias) AS aliases
+  FROM batchpred.model_versions AS v
+  JOIN batchpred.model_files AS f USING (sha256)
+ WHERE %(name)s::text IS NULL OR v.name = %(name)s
+ ORDER BY v.name, v.version DESC;

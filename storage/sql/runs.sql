@@ -1,0 +1,142 @@
+-- The ledger: claims, runs, chunks and the pointer. storage/runs.py says what each status means.
+
+-- name: claim
+-- Take the claim of (job, interval) if nobody holds it, its lease ran out, or its holder is known dead.
+INSERT INTO batchpred.claims AS claim (job, interval_start, fence, holder, lease_until)
+VALUES (%(job)s, %(interval_start)s, 1, %(holder)s, clock_timestamp() + %(lease)s)
+ON CONFLICT (job, interval_start) DO UPDATE
+   SET fence = claim.fence + 1,
+       holder = excluded.holder,
+       lease_until = excluded.lease_until
+ WHERE claim.lease_until < clock_timestamp()
+    OR claim.fence = %(dead_fence)s
+RETURNING fence;
+
+-- name: claim_holder
+-- Who holds the claim of (job, interval) now; no row where nobody does.
+SELECT fence, holder, lease_until
+  FROM batchpred.claims
+ WHERE job = %(job)s
+   AND interval_start = %(interval_start)s
+   AND lease_until >= clock_timestamp();
+
+-- name: renew
+-- Keep a claim; changes no row once another runner has taken it.
+UPDATE batchpred.claims
+   SET lease_until = clock_timestamp() + %(lease)s
+ WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s;
+
+-- name: release
+-- Give a claim back; changes no row once another runner has taken it.
+UPDATE batchpred.claims
+   SET lease_until = '-infinity', holder = NULL
+ WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s;
+
+-- name: fence
+-- The last statement before a writer's COMMIT: no row means the claim is lost. FOR SHARE lets nobody take
+-- the claim over between this check and the COMMIT.
+SELECT fence
+  FROM batchpred.claims
+ WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s
+   FOR SHARE;
+
+-- name: abandon
+-- Close the runs that earlier holders of the claim left behind.
+UPDATE batchpred.runs
+   SET status = 'abandoned', finished_at = now(), error = 'its runner stopped without finishing'
+ WHERE job = %(job)s AND interval_start = %(interval_start)s AND status = 'running' AND fence < %(fence)s
+RETURNING run_id;
+
+-- name: save_definition
+-- Keep what decided a run's rows and outputs, once for each digest.
+INSERT INTO batchpred.definitions (sha256, job, definition)
+VALUES (%(definition_sha256)s, %(job)s, %(definition)s)
+ON CONFLICT DO NOTHING;
+
+-- name: start_run
+-- Write down that a run begins, with the model it is pinned to.
+INSERT INTO batchpred.runs (job, interval_start, interval_end, as_of_date, fence, model_name, model_version,
+                            model_sha256, definition_sha256, provider, runner)
+VALUES (%(job)s, %(interval_start)s, %(interval_end)s, %(as_of_date)s, %(fence)s, %(model_name)s,
+        %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s)
+RETURNING run_id;
+
+-- name: published_run
+-- The run readers see for (job, interval).
+SELECT runs.*
+  FROM batchpred.published
+  JOIN batchpred.runs USING (run_id)
+ WHERE published.job = %(job)s AND published.interval_start = %(interval_start)s;
+
+-- name: previous_published_run
+-- The published run of the newest interval before this one: what row counts are compared with.
+SELECT runs.*
+  FROM batchpred.published
+  JOIN batchpred.runs USING (run_id)
+ WHERE published.job = %(job)s AND published.interval_start < %(interval_start)s
+ ORDER BY published.interval_start DESC
+ LIMIT 1;
+
+-- name: add_chunk
+-- Write down a chunk, in the transaction that writes its rows.
+INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined)
+VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s);
+
+-- name: add_quarantined
+-- Set a row aside, in the transaction that writes its chunk.
+INSERT INTO batchpred.quarantine (run_id, chunk, key, reason, features)
+VALUES (%(run_id)s, %(chunk)s, %(key)s, %(reason)s, %(features)s);
+
+-- name: quarantine_reasons
+SELECT reason, count(*) AS rows
+  FROM batchpred.quarantine
+ WHERE run_id = %(run_id)s
+ GROUP BY reason
+ ORDER BY rows DESC, reason
+ LIMIT 5;
+
+-- name: finish_scoring
+-- Sum the committed chunks into the run: the ledger, not the runner's memory, says what was done.
+UPDATE batchpred.runs
+   SET rows_read = done.rows_read,
+       rows_scored = done.rows_scored,
+       rows_quarantined = done.rows_quarantined,
+       chunks = done.chunks,
+       scored_at = now()
+  FROM (SELECT coalesce(sum(rows_read), 0) AS rows_read,
+               coalesce(sum(rows_scored), 0) AS rows_scored,
+               coalesce(sum(rows_quarantined), 0) AS rows_quarantined,
+               count(*) AS chunks
+          FROM batchpred.chunks
+         WHERE run_id = %(run_id)s) AS done
+ WHERE run_id = %(run_id)s
+RETURNING runs.*;
+
+-- name: supersede
+-- The run that is about to be replaced for (job, interval), if any, stops being the published one.
+UPDATE batchpred.runs
+   SET status = 'superseded'
+ WHERE run_id = (SELECT run_id
+                   FROM batchpred.published
+                  WHERE job = %(job)s AND interval_start = %(interval_start)s);
+
+-- name: point
+-- Move the pointer: from this transaction's COMMIT on readers see the run.
+INSERT INTO batchpred.published (job, interval_start, run_id)
+VALUES (%(job)s, %(interval_start)s, %(run_id)s)
+ON CONFLICT (job, interval_start) DO UPDATE SET run_id = excluded.run_id;
+
+-- name: mark_published
+UPDATE batchpred.runs
+   SET status = 'published', published_at = now(), finished_at = now()
+ WHERE run_id = %(run_id)s;
+
+-- name: announce
+-- Tell listeners, the read API's caches first, that a job has a new published run.
+SELECT pg_notify('batchpred_published', %(job)s);
+
+-- name: close
+-- End a run that will not be published: blocked or failed.
+UPDATE batchpred.runs
+   SET status = %(status)s, error = %(error)s, finished_at = now()
+ WHERE run_id = %(run_id)s AND status = 'running';

@@ -1,0 +1,89 @@
+"""What readers are given of a job: the view of its current predictions and the view of their history."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from storage.job_table import JobTable, compose
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from storage.database import Connection
+
+_SQL = load("predictions")
+
+# What every row says of its origin: column -> (expression over runs `r`, comment).
+_PROVENANCE = {
+    "interval_start": ("r.interval_start", "Start of the interval this prediction is about"),
+    "as_of_date": ("r.as_of_date", "Local date, in the job's time zone, on which that interval starts"),
+    "model_name": ("r.model_name", "Model that made this prediction"),
+    "model_version": ("r.model_version::bigint", "Its version; NULL for a model read straight from a file"),
+    "scored_at": ("r.scored_at", "When the run finished scoring"),
+    "run_id": ("r.run_id", "Run that made this prediction: predictions._runs has its model digest and query"),
+}
+RESERVED_COLUMNS = frozenset(_PROVENANCE)
+
+_CURRENT = {
+    "snapshot": "current: the newest published interval",
+    "incremental": "current: each key's row of its newest published interval",
+}
+
+
+def refresh(connection: Connection, job: JobTable) -> None:
+    """Create the job's two views, or replace them where their text changed; call it inside a transaction.
+
+    Replacing a view waits for its readers and they for it, so a run that changes nothing must not do it: the
+    digest of the statements, kept with the job, tells.
+    """
+    statements = [
+        *_statements(connection, job, job.name, f"current_{job.mode}_view", _CURRENT[job.mode]),
+        *_statements(connection, job, f"{job.name}_history", "history_view", "every published interval"),
+    ]
+    digest = hashlib.sha256("".join(each.as_string(connection) for each in statements).encode()).hexdigest()
+    if connection.execute(_SQL["note_views"], {"job": job.name, "digest": digest}).rowcount:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def _statements(
+    connection: Connection, job: JobTable, name: str, definition: str, what: str
+) -> list[sql.Composed]:
+    view = sql.Identifier("predictions", name)
+    wanted = [column.name for column in job.columns] + list(_PROVENANCE)
+    # A view that exists keeps its columns where they are; what is new goes behind them. Outputs of earlier
+    # definitions stay, NULL for newer runs.
+    rows = connection.execute(_SQL["table_columns"], {"table": view.as_string(connection)})
+    present = [row["name"] for row in rows]
+    names = present + [name for name in wanted if name not in present]
+    parts = {
+        "view": view,
+        "table": job.identifier,
+        "job": sql.Literal(job.name),
+        "key": sql.SQL(", ").join(sql.Identifier("p", column.name) for column in job.key),
+        "columns": sql.SQL(", ").join(_expression(column) for column in names),
+    }
+    comments = {column.name: column.comment for column in job.columns}
+    comments |= {column: comment for column, (_, comment) in _PROVENANCE.items()}
+    readers = connection.execute(_SQL["readers"]).fetchall()
+    about = job.description or f"Predictions of job {job.name}"
+    return [
+        compose(definition, **parts),
+        sql.SQL("COMMENT ON VIEW {} IS {}").format(view, f"{about} ({what})"),
+        *(
+            sql.SQL("COMMENT ON COLUMN {} IS {}").format(sql.Identifier("predictions", name, column), comment)
+            for column, comment in comments.items()
+        ),
+        *(
+            sql.SQL("GRANT SELECT ON {} TO {}").format(view, sql.Identifier(reader["rolname"]))
+            for reader in readers
+        ),
+    ]
+
+
+def _expression(column: str) -> sql.Composable:
+    if column not in _PROVENANCE:
+        return sql.Identifier("p", column)
+    return sql.SQL("{} AS {}").format(sql.SQL(_PROVENANCE[column][0]), sql.Identifier(column))

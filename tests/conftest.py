@@ -1,0 +1,115 @@
+"""A real PostgreSQL for every test: migrated once into a template database, cloned for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+
+from storage.database import Database
+from storage.upgrade import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_server: dict[str, str] = {}
+_undo = []
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which PostgreSQL the tests run on."""
+    url = _start_server()
+    with psycopg.connect(url) as connection:
+        version = connection.execute("SHOW server_version").fetchone()[0]
+    return f"PostgreSQL {version}: {_server['kind']}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what the header started."""
+    while _undo:
+        _undo.pop()()
+
+
+def _start_server() -> str:
+    """Take TEST_DATABASE_URL, else a container where a Docker engine answers, else the embedded server."""
+    if _server:
+        return _server["url"]
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        _server.update(kind="TEST_DATABASE_URL", url=url)
+        return url
+    if (container := _container()) is not None:
+        _undo.append(container.stop)
+        _server.update(kind="a container", url=container.get_connection_url())
+        return _server["url"]
+    # Not below pytest's own folder: that is closed to the user an embedded server runs as under root.
+    home = Path(tempfile.mkdtemp(prefix="batchpred-tests-"))
+    home.chmod(0o755)
+    from storage import embedded
+
+    server = embedded.start(home)
+    _undo.append(lambda: (embedded.stop(home), shutil.rmtree(home, ignore_errors=True)))
+    _server.update(kind="embedded", url=server.url)
+    return server.url
+
+
+def _container():
+    from testcontainers.community.postgres import PostgresContainer
+
+    try:
+        return PostgresContainer("postgres:18", driver=None).start()
+    except Exception:  # docker-py raises what it pleases where no engine answers
+        return None
+
+
+@pytest.fixture(scope="session")
+def server_url() -> str:
+    """The address of a superuser on the test server."""
+    return _start_server()
+
+
+def _replace_path(url: str, name: str) -> str:
+    head, _, query = url.partition("?")
+    base = head.rsplit("/", 1)[0]
+    return f"{base}/{name}" + (f"?{query}" if query else "")
+
+
+@contextmanager
+def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
+    """Create a database for the length of the block and give its address."""
+    name = f"bp_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+        try:
+            yield _replace_path(server_url, name)
+        finally:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def template_name(server_url: str) -> Iterator[str]:
+    """A database at the newest schema revision, to be cloned."""
+    with new_database(server_url) as url:
+        upgrade(Database.at(url))
+        yield url.partition("?")[0].rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[Database]:
+    """A database without any schema of ours."""
+    with new_database(server_url) as url:
+        yield Database.at(url)
+
+
+@pytest.fixture
+def database(server_url: str, template_name: str) -> Iterator[Database]:
+    """A database of the test's own, at the newest schema revision."""
+    with new_database(server_url, template_name) as url:
+        yield Database.at(url)

@@ -35,7 +35,9 @@ def due_interval(job: Job, now: datetime) -> Interval | None:
     if job.schedule is None:
         return None
     # From one second ahead: looking backwards, a slot that is exactly now has come.
-    slot = next(CronSim(job.schedule.cron_fields, now.astimezone(job.zone) + timedelta(seconds=1), reverse=True))
+    slot = next(
+        CronSim(job.schedule.cron_fields, now.astimezone(job.zone) + timedelta(seconds=1), reverse=True)
+    )
     return latest_complete(job.interval, job.zone, slot)
 
 

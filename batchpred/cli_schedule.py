@@ -57,6 +57,7 @@ def schedule(
 ) -> None:
     """Keep running what is due until a signal ends it; several at once share the work."""
     from apscheduler.schedulers.blocking import BlockingScheduler
+
     from jobs.schedule import Ticker
 
     settings = Settings.read()

@@ -21,13 +21,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where to put the demo's project.", file_okay=False)] = Path("rides"),
+    folder: Annotated[Path, typer.Option(help="Where to put the demo's project.", file_okay=False)] = Path(
+        "rides"
+    ),
 ) -> None:
     """Make a small project, fill its source table, run three days, and show what to try next."""
     from batchpred import demo as rides
 
     settings = Settings.read()
-    console.err.print("making the demo's project, database and rides; a few seconds the first time", markup=False)
+    console.err.print(
+        "making the demo's project, database and rides; a few seconds the first time", markup=False
+    )
     for path in rides.make_project(folder):
         console.out.print(f"wrote {path}", markup=False)
     reports = rides.run_demo(settings, folder)
@@ -54,7 +58,9 @@ def demo(
 
 def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The job's name: a-z, 0-9 and _.")],
-    project: Annotated[Path, typer.Option("--project", "-C", help="The project folder.", file_okay=False)] = Path(),
+    project: Annotated[
+        Path, typer.Option("--project", "-C", help="The project folder.", file_okay=False)
+    ] = Path(),
 ) -> None:
     """Write a job file and its query to start your own project from; nothing that exists is touched."""
     from batchpred.scaffold import scaffold
@@ -73,7 +79,9 @@ def init(
 
 
 def doctor(
-    project: Annotated[Path, typer.Option("--project", "-C", help="The project folder.", file_okay=False)] = Path(),
+    project: Annotated[
+        Path, typer.Option("--project", "-C", help="The project folder.", file_okay=False)
+    ] = Path(),
     as_json: Json = False,
 ) -> None:
     """Check everything a run needs, and say how to mend what is missing."""
@@ -83,7 +91,8 @@ def doctor(
     if as_json:
         console.print_json({"checks": [vars(finding) for finding in findings]})
     else:
-        console.print_table([{"": finding.mark, "check": finding.check, "found": finding.found} for finding in findings])
+        rows = [{"": each.mark, "check": each.check, "found": each.found} for each in findings]
+        console.print_table(rows)
         for finding in findings:
             if finding.mend:
                 console.out.print(f"{finding.check}: {finding.mend}", markup=False, soft_wrap=True)

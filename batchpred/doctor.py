@@ -63,10 +63,11 @@ def _onnxruntime() -> Finding:
     from jobs.threads import available_cpus
 
     try:
-        from jobs.model import providers
+        from jobs.model import available_providers
     except ImportError:
-        return Finding("onnxruntime", ok=False, found="no", mend='pip install "batchpred[cpu]" or "batchpred[gpu]"')
-    found = f"{', '.join(providers())}; {available_cpus()} CPU(s) to use"
+        mend = 'pip install "batchpred[cpu]" or "batchpred[gpu]"'
+        return Finding("onnxruntime", ok=False, found="no", mend=mend)
+    found = f"{', '.join(available_providers())}; {available_cpus()} CPU(s) to use"
     return Finding("onnxruntime", ok=True, found=found)
 
 
@@ -79,7 +80,9 @@ def _home(home: Path) -> Finding:
 
 def _database(database: Database) -> list[Finding]:
     with database.connect(purpose="doctor", as_writer=True) as connection:
-        row = connection.execute("SELECT current_user AS me, current_setting('server_version') AS version").fetchone()
+        row = connection.execute(
+            "SELECT current_user AS me, current_setting('server_version') AS version"
+        ).fetchone()
         roles = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'batchpred%'").fetchall()
     assert row is not None  # noqa: S101  # a SELECT without FROM gives one row
     names = sorted(role["rolname"] for role in roles)

@@ -71,8 +71,8 @@ def interval_named(text: str, unit: Unit, zone: ZoneInfo, now: datetime) -> Inte
     if interval.end.astimezone(UTC) > now.astimezone(UTC):
         latest = latest_complete(unit, zone, now)
         raise IntervalError(
-            f"--date {text}: this {unit} ends at {interval.end:%Y-%m-%d %H:%M}{_offset(interval.end)} and is not over "
-            f"yet; the latest complete one is {latest.label}"
+            f"--date {text}: this {unit} ends at {interval.end:%Y-%m-%d %H:%M}{_offset(interval.end)} and is "
+            f"not over yet; the latest complete one is {latest.label}"
         )
     return interval
 

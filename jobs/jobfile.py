@@ -158,7 +158,7 @@ def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int],
     elif kind == "literal_error":
         what = f"{_value(document, place)!r} is not one of {error['ctx']['expected']}"
     elif kind in ("string_type", "string_sub_type") and isinstance(_value(document, place), bool):
-        what = "a yes, no, on, off, true or false without quotation marks is read as a boolean; put it in quotation marks"
+        what = f"{_dotted(place)}: yes, no, on, off, true and false are booleans in YAML; put it in quotation marks"
     else:
         text = error["msg"][0].lower() + error["msg"][1:]
         what = f"{_dotted(place)}: {text}"
@@ -179,10 +179,10 @@ def _unknown_key(place: Place) -> str:
 def _value(document: Document, place: Place) -> Any:
     value: Any = document.data
     for step in place:
-        if isinstance(value, dict) and step in value:
+        try:
             value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
+        except (KeyError, IndexError, TypeError):  # a step that only the checker knows, such as a branch
+            continue
     return value
 
 

@@ -251,7 +251,7 @@ class Job(_Strict):
     )
     model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
     output: Output
-    checks: Checks = Checks()
+    checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None
     retention: Retention | None = None
     batch_size: int | None = Field(

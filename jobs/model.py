@@ -129,6 +129,13 @@ class Model:
                 yield start, stop, returned
 
 
+def available_providers() -> list[str]:
+    """The execution providers this build of ONNX Runtime offers, the preferred one first."""
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
 def check_columns(schema: pa.Schema, columns: Iterable[FeatureColumn]) -> None:
     """Compare the source's columns with the model's inputs before a row is read.
 

@@ -58,9 +58,10 @@ def flow(
     to_write: _Queue[Scored] = _Queue(_QUEUE_CHUNKS, stop)
 
     def reading() -> None:
-        for chunk in read:
-            to_score.put(chunk)
-        to_score.finish()
+        to_score.fill(read)
+
+    def scoring() -> None:
+        to_write.fill(score(chunk) for chunk in to_score)
 
     def writing() -> None:
         for chunk in to_write:
@@ -70,18 +71,15 @@ def flow(
         threading.Thread(target=stop.guard(stage), name=f"batchpred-{stage.__name__}")
         for stage in (reading, writing)
     ]
-    for thread in threads:
-        thread.start()
-    try:
-        for chunk in to_score:
-            to_write.put(score(chunk))
-        to_write.finish()
+
+    def all_stages() -> None:
+        for thread in threads:
+            thread.start()
+        scoring()
         for thread in threads:
             thread.join()
-    except _StoppedError:
-        pass
-    except BaseException as error:  # noqa: BLE001  # Ctrl-C too; raised again below, when all have stopped
-        stop.because(error)
+
+    stop.guard(all_stages)()
     if stop.error is not None:
         cancel_read()
         for thread in threads:
@@ -111,7 +109,7 @@ class _Stop:
                 stage()
             except _StoppedError:
                 pass
-            except BaseException as error:  # noqa: BLE001  # raised again by flow(), in the caller's thread
+            except BaseException as error:  # noqa: BLE001  # Ctrl-C too; flow() raises it again when all have stopped
                 self.because(error)
 
         return guarded
@@ -126,13 +124,13 @@ class _Queue(Generic[T]):
         self._chunks: deque[T] = deque()
         self._finished = False
 
-    def put(self, chunk: T) -> None:
-        with self._stop.changed:
-            self._wait(lambda: len(self._chunks) < self._size)
-            self._chunks.append(chunk)
-            self._stop.changed.notify_all()
-
-    def finish(self) -> None:
+    def fill(self, chunks: Iterable[T]) -> None:
+        """Put every chunk in, waiting for room, and then say that there are no more."""
+        for chunk in chunks:
+            with self._stop.changed:
+                self._wait(lambda: len(self._chunks) < self._size)
+                self._chunks.append(chunk)
+                self._stop.changed.notify_all()
         with self._stop.changed:
             self._finished = True
             self._stop.changed.notify_all()

@@ -102,7 +102,7 @@ def run_job(
         status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
-        log.error("run %s", report.status, extra={"job": report.job, "error": report.error})
+        log.error("run %s", report.status, extra={"job": report.job, "error": report.error})  # noqa: TRY400  # the message is the whole story
     finally:
         report.seconds = round(time.monotonic() - began, 3)
     return report

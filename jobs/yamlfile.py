@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from jobs.errors import JobFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Where a value stands: the keys and indexes that lead to it.
 Place: TypeAlias = tuple[str | int, ...]
@@ -68,7 +70,8 @@ def _checked(text: str, where: str) -> str:
     """Refuse what a job file has no use for: several documents, anchors, aliases, merges."""
     documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        at = f"{where}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        mark = event.start_mark
+        at = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -102,6 +105,7 @@ class _Reader:
             return self._mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.read(each, (*place, index)) for index, each in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # the third and last kind there is
         return self._scalar(node, position)
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
@@ -124,7 +128,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode, position: tuple[int, int]) -> Any:
         if node.tag != "tag:yaml.org,2002:str":
             try:
-                return self._loader.construct_object(node)  # type: ignore[no-untyped-call]
+                return self._loader.construct_object(node)
             except ValueError as error:  # 2026-02-29 looks like a date and is none
                 self._fault(position, f"{node.value!r}: {error}")
                 return None
@@ -133,7 +137,7 @@ class _Reader:
         if node.style is None and re.fullmatch(r"\$\{[^}]*\}", node.value) and isinstance(text, str):
             plain = yaml.compose(text, Loader=yaml.SafeLoader) if "\n" not in text else None
             if isinstance(plain, yaml.ScalarNode) and plain.tag in _TAGS and plain.style is None:
-                return self._loader.construct_object(plain)  # type: ignore[no-untyped-call]
+                return self._loader.construct_object(plain)
         return text
 
     def _variable(self, found: re.Match[str], position: tuple[int, int]) -> str:

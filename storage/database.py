@@ -139,7 +139,7 @@ class Database:
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Turn what the driver raises in the block into one clear line: what was being done, and PostgreSQL's words.
+        """Turn what the driver raises in the block into one clear line: what was done, and PostgreSQL's words.
 
         Raises DatabaseError.
         """

@@ -24,7 +24,7 @@ def is_known_dead(holder: dict[str, Any] | None) -> bool:
     """
     if not holder or not holder.get("world") or holder["world"] != _world():
         return False
-    return _born(holder["pid"]) != holder["born"]
+    return bool(_born(holder["pid"]) != holder["born"])
 
 
 def _world() -> str | None:

@@ -54,4 +54,4 @@ class JobTable:
 def compose(statement: str, **parts: sql.Composable) -> sql.Composed:
     """Fill a statement of storage/sql/predictions.sql with quoted identifiers and literals."""
     # The text comes from storage/sql/, not from a user: it is as literal as a literal.
-    return sql.SQL(load("predictions")[statement].decode()).format(**parts)  # type: ignore[arg-type]
+    return sql.SQL(load("predictions")[statement].decode()).format(**parts)

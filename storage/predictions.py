@@ -28,7 +28,7 @@ from storage.job_table import Column, JobTable, compose
 from storage.queries import load
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Sequence
 
     from storage.database import Connection, Row
 
@@ -138,11 +138,11 @@ def drop_run_table(connection: Connection, run_id: int) -> bool:
 
 
 def count_outputs(
-    connection: Connection, job: JobTable, run_id: int, score_range: tuple[float, float] | None
+    connection: Connection, job: JobTable, run_id: int, score_range: Sequence[float] | None
 ) -> dict[str, dict[str, int]]:
-    """Count, for each output column of a run, the rows where it is NULL and where it lies outside `score_range`.
+    """Count, for each output of a run, the rows where it is NULL and where it is outside [low, high].
 
-    Only columns of floating point have a range; NULL is in none and outside none.
+    Only columns of floating point have a `score_range`; NULL is in none and outside none.
     """
     counts: list[sql.Composable] = []
     for column in job.outputs:

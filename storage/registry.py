@@ -7,7 +7,6 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
@@ -16,6 +15,8 @@ from storage.errors import ConfigurationError, StorageError
 from storage.queries import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from storage.database import Connection, Row
 
 _SQL = load("models")

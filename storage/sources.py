@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ class QuerySource:
 
         Raises SourceError.
         """
+        from adbc_driver_manager import Error as DriverError
         from adbc_driver_postgresql import StatementOptions, dbapi
 
         with self._session() as connection:
@@ -123,16 +124,18 @@ class QuerySource:
             statement = self._wrapped(
                 sql.SQL("SELECT {} FROM ").format(names).as_string() + "({}) AS source", connection
             )
-        with (
-            self._errors(),
-            dbapi.connect(conninfo.make_conninfo(self.database.url, **_SESSION), autocommit=True) as stream,
-            stream.cursor() as cursor,
-        ):
-            cursor.adbc_statement.set_options(
-                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
-            )
-            cursor.execute(statement.decode())
-            yield RowReader(cursor)
+        address = conninfo.make_conninfo(self.database.url, **_SESSION)
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(dbapi.connect(address, autocommit=True))
+                cursor = stack.enter_context(stream.cursor())
+                size = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
+                cursor.adbc_statement.set_options(**size)
+                cursor.execute(statement.decode())
+                rows = RowReader(cursor, self)
+            except DriverError as error:
+                raise self.fault(error) from error
+            yield rows
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
@@ -157,25 +160,32 @@ class QuerySource:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
             raise SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}") from error
-        except Exception as error:
-            # The Arrow reader raises OSError in mid-stream and classes of its own before; its package is
-            # imported only where rows are read.
-            if not isinstance(error, OSError) and not type(error).__module__.startswith(
-                "adbc_driver_manager"
-            ):
-                raise
-            raise SourceError(f"{self.where}: {self.database.redact(_driver_reason(error))}") from error
+
+    def fault(self, error: Exception) -> SourceError:
+        """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
+        found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
+        said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
+        return SourceError(f"{self.where}: {self.database.redact(said)}")
 
 
 class RowReader:
     """The rows of a query as Arrow record batches, in the order the database gives them."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, source: QuerySource) -> None:
+        self._batches = cursor.fetch_record_batch()
         self._cursor = cursor
+        self._source = source
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Yield record batches of a few megabytes until the query is done. Raises OSError mid-stream."""
-        yield from self._cursor.fetch_record_batch()
+        """Yield record batches of a few megabytes until the query is done. Raises SourceError."""
+        while True:
+            try:
+                batch = self._batches.read_next_batch()
+            except StopIteration:
+                return
+            except (OSError, ValueError) as error:  # Arrow's way to say what PostgreSQL said in mid-stream
+                raise self._source.fault(error) from error
+            yield batch
 
     def cancel(self) -> None:
         """Make a read that is under way in another thread stop now."""
@@ -187,9 +197,3 @@ def _selected(column: SourceColumn) -> sql.Composable:
     name = sql.Identifier(column.name)
     cast = _TYPES[column.type][1]
     return sql.SQL("{}::{} AS {}").format(name, sql.Identifier(cast), name) if cast else name
-
-
-def _driver_reason(error: Exception) -> str:
-    """Take PostgreSQL's words out of the driver's: the line after ERROR:."""
-    found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
-    return f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]

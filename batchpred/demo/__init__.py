@@ -46,7 +46,10 @@ def run_demo(settings: Settings, folder: Path) -> list[RunReport]:
     runtime = settings.runtime()
     fill_rides(runtime.database, {each.date: rides_of(each.date) for each in intervals})
     prepared = prepare((folder / "rides.onnx").read_bytes())
-    with runtime.database.errors("demo"), runtime.database.connect(purpose="demo", as_writer=True) as connection:
+    with (
+        runtime.database.errors("demo"),
+        runtime.database.connect(purpose="demo", as_writer=True) as connection,
+    ):
         registry.push(
             connection, "rides", prepared.data, described=prepared.described, source="demo", alias="champion"
         )

@@ -33,7 +33,8 @@ def rides_of(day: date, count: int = RIDES_A_DAY) -> pa.Table:
         {
             "ride_id": pa.array(day.toordinal() * 1_000_000 + np.arange(count)),
             "pickup": pa.array(
-                [midnight + timedelta(seconds=int(each)) for each in np.sort(seconds)], pa.timestamp("us", "UTC")
+                [midnight + timedelta(seconds=int(each)) for each in np.sort(seconds)],
+                pa.timestamp("us", "UTC"),
             ),
             "km": pa.array(km),
             "fare": pa.array(np.round(4.0 + 2.1 * km + random.normal(0, 0.8, count).clip(-2), 2)),
@@ -49,8 +50,11 @@ def tips_of(rides: pa.Table) -> NDArray[np.float64]:
     random = np.random.default_rng(rides.num_rows)
     hours = np.array([each.hour for each in rides["pickup"].to_pylist()])
     share = np.select(
-        [np.array(rides["payment"].to_pylist()) == name for name in PAYMENTS], [0.16, 0.04, 0.12], default=0.08
+        [np.array(rides["payment"].to_pylist()) == name for name in PAYMENTS],
+        [0.16, 0.04, 0.12],
+        default=0.08,
     )
     late = np.where((hours >= 20) | (hours < 4), 1.3, 1.0)
     tips = rides["fare"].to_numpy() * share * late + random.normal(0, 0.3, rides.num_rows)
-    return np.round(tips.clip(0), 2)
+    rounded: NDArray[np.float64] = np.round(tips.clip(0), 2)
+    return rounded

@@ -1,4 +1,6 @@
-"""Train the demo's model on the demo's rides and write it as ONNX: python examples/demo/make_model.py
+"""Train the demo's model on the demo's rides and write it as ONNX.
+
+    python examples/demo/make_model.py
 
 The result is kept in batchpred/demo/rides.onnx, so that the demo needs no scikit-learn. Running this again
 gives the same predictions; the bytes may differ with the versions of the libraries.
@@ -56,7 +58,8 @@ def main() -> None:
         *((name, StringTensorType([None, 1])) for name in WORDS),
     ]
     TARGET.write_bytes(to_onnx(model, initial_types=inputs, target_opset=18).SerializeToString())
-    print(f"mean absolute error on a day it has not seen: {mean_absolute_error(test_tips, model.predict(test)):.3f}")
+    error = mean_absolute_error(test_tips, model.predict(test))
+    print(f"mean absolute error on a day it has not seen: {error:.3f}")
     print(f"wrote {TARGET.name}, {TARGET.stat().st_size:,} bytes")
 
 

@@ -37,7 +37,9 @@ class Command:
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         if check and done.returncode:
-            raise AssertionError(f"batchpred {arguments} left with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(
+                f"batchpred {arguments} left with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+            )
         return Result(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen:

@@ -142,7 +142,7 @@ def test_publishing_again_supersedes_the_run_before(database, connection):
 
 
 def test_counts_that_do_not_add_up_cannot_be_written(database, connection):
-    """read = scored + quarantined is a constraint of the ledger, not a hope."""
+    """Read = scored + quarantined is a constraint of the ledger, not a hope."""
     with runs.claim(database, connection, SLOT) as held:
         run_id = runs.start_run(connection, held, PIN, {})
         with pytest.raises(Exception, match="chunks_reconcile"):

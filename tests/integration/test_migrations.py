@@ -16,7 +16,10 @@ from storage.upgrade import SchemaOutdatedError, require_current_schema, schema_
 
 def test_an_upgraded_database_is_the_declared_schema(database):
     """All migrations applied give the declared tables, columns, defaults, keys and indexes, and no others."""
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database.url))
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(database.url, options="-c search_path=public"),
+    )
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -67,7 +70,7 @@ def test_an_empty_database_is_said_to_have_no_schema(empty_database):
     """Before the first upgrade the message names the command that mends it."""
     with empty_database.connect(purpose="test") as connection:
         assert schema_status(connection).current is None
-        with pytest.raises(SchemaOutdatedError, match="has no batchpred schema yet.*batchpred db upgrade"):
+        with pytest.raises(SchemaOutdatedError, match=r"has no batchpred schema yet.*batchpred db upgrade"):
             require_current_schema(connection, empty_database.place)
 
 

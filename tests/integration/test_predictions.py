@@ -23,6 +23,9 @@ def job(mode="snapshot", outputs=(SCORE,), **changes):
     return JobTable(**{**values, **changes})
 
 
+SNAPSHOT = job()
+
+
 def slot(day):
     start = datetime(2026, 1, day, tzinfo=UTC)
     return Slot("churn", start, start + timedelta(days=1), start.date())
@@ -38,7 +41,7 @@ def connection(database):
 def publish(database, connection):
     """Publish rows for a day as a run would, and return the run's number."""
 
-    def published(day, rows, job=job(), version=1):
+    def published(day, rows, job=SNAPSHOT, version=1):
         pin = Pin("churn", version, "a" * 64, "d" * 64, "CPUExecutionProvider")
         with runs.claim(database, connection, slot(day)) as held:
             run_id = runs.start_run(connection, held, pin, {"query": "SELECT 1"})
@@ -110,7 +113,7 @@ def test_every_row_says_where_it_comes_from(publish, connection):
 
 
 def test_views_and_columns_carry_comments(publish, connection):
-    """\\d+ tells an analyst what each view and column is."""
+    r"""\d+ tells an analyst what each view and column is."""
     publish(1, {"id": [1], "score": [0.5]})
     for view in ("churn", "churn_history"):
         rows = connection.execute(

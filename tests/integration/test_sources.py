@@ -29,13 +29,15 @@ def read(source):
 
 def test_columns_are_described_without_reading(source):
     """Names, PostgreSQL types and Arrow types are known beforehand; what no model takes has no Arrow type."""
-    described = source("SELECT 1::int AS a, 'x'::varchar AS b, 1.5::numeric AS c, now() AS d, 1/0 AS e").describe()
+    described = source(
+        "SELECT 1::int AS a, 'x'::varchar AS b, 1.5::numeric AS c, now() AS d, pg_sleep(60) IS NULL AS e"
+    ).describe()
     assert (
         SourceColumn("a", "int4", "int32"),
         SourceColumn("b", "varchar", "string"),
         SourceColumn("c", "numeric", "double"),
         SourceColumn("d", "timestamptz", None),
-        SourceColumn("e", "int4", "int32"),
+        SourceColumn("e", "bool", "bool"),
     ) == described
 
 
@@ -43,17 +45,28 @@ def test_every_type_a_model_takes_is_read(source):
     """Integers, floats, numeric, boolean, text, uuid and date arrive as Arrow, NULL and NaN apart."""
     table = read(
         source(
-            "SELECT 1::int2 AS a, 2::int4 AS b, 3::int8 AS c, 1.5::float4 AS d, 2.5::float8 AS e, 1.25::numeric AS f,"
-            " true AS g, 'é'::text AS h, 'x'::char(3) AS i, '0a0b0c0d-0000-0000-0000-000000000001'::uuid AS j,"
+            "SELECT 1::int2 AS a, 2::int4 AS b, 3::int8 AS c, 1.5::float4 AS d, 2.5::float8 AS e,"
+            " 1.25::numeric AS f, true AS g, 'é'::text AS h, 'x'::char(3) AS i, '0a0b0c0d-0000-0000-0000-000000000001'::uuid AS j,"
             " date '2026-02-03' AS k, NULL::float8 AS l, 'NaN'::float8 AS m"
         )
     )
-    assert ["int16", "int32", "int64", "float", "double", "double", "bool", "string", "string", "string", "date32[day]",
-            "double", "double"] == [str(field.type) for field in table.schema]  # fmt: skip
+    types = "int16 int32 int64 float double double bool string string string date32[day] double double"
+    assert types.split() == [str(field.type) for field in table.schema]
     (row,) = table.to_pylist()
-    assert (1, 2, 3, 1.5, 2.5, 1.25, True, "é", "x  ", "0a0b0c0d-0000-0000-0000-000000000001", date(2026, 2, 3), None) == (
-        tuple(row.values())[:12]
-    )
+    assert (
+        1,
+        2,
+        3,
+        1.5,
+        2.5,
+        1.25,
+        True,
+        "é",
+        "x",
+        "0a0b0c0d-0000-0000-0000-000000000001",
+        date(2026, 2, 3),
+        None,
+    ) == (tuple(row.values())[:12])
     assert row["m"] != row["m"]
 
 
@@ -76,13 +89,16 @@ def test_many_rows_come_in_batches(source):
     with query.read(query.describe()) as rows:
         sizes = [batch.num_rows for batch in rows]
     assert 300_000 == sum(sizes) == query.count()
-    assert len(sizes) > 2
+    assert len(sizes) >= 2
 
 
 @pytest.mark.parametrize(
     ("sql", "says"),
     [
-        ("SELECT nope FROM generate_series(1, 2) AS g", 't.sql: PostgreSQL says: column "nope" does not exist'),
+        (
+            "SELECT nope FROM generate_series(1, 2) AS g",
+            't.sql: PostgreSQL says: column "nope" does not exist',
+        ),
         ("SELECT * FROM missing_table", 't.sql: PostgreSQL says: relation "missing_table" does not exist'),
         ("SELECT 1 +", "t.sql: PostgreSQL says: syntax error"),
     ],

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 # Rich decides about colour itself: none where the output is no terminal or NO_COLOR is set.
-out = Console(highlight=False)
+# A table that a program reads is not folded to a terminal's 80 columns.
+_WIDE = None if sys.stdout.isatty() else 200
+out = Console(highlight=False, width=_WIDE)
 err = Console(stderr=True, highlight=False)
 
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

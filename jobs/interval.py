@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Unit = Literal["hour", "day", "week", "month"]
 
 _FORMS = {"hour": "YYYY-MM-DDTHH, such as 2026-03-29T02", "day": "YYYY-MM-DD, such as 2026-03-29"}
+# Nobody scores rows of other years; refusing them keeps every sum of days within what datetime can say.
+_YEARS = range(1900, 9999)
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _HOUR = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2})(?::([0-9]{2}))?([+-][0-9]{2}:[0-9]{2})?")
 
@@ -103,6 +105,7 @@ def _date_named(text: str, unit: Unit, zone: ZoneInfo) -> Interval:
         raise IntervalError(f"--date {text}: there is no such day in the calendar") from None
     if day is None:
         raise IntervalError(f"--date {text!r} is not a date; write {_FORMS['day']}")
+    _check_year(text, day)
     first = _first_date(day, unit)
     if first != day:
         what = {"week": "a week begins on Monday", "month": "a month begins on the first"}[unit]
@@ -123,6 +126,7 @@ def _hour_named(text: str, zone: ZoneInfo) -> Interval:
         face = datetime.combine(date.fromisoformat(day), time(int(hour), int(minute or 0)))
     except ValueError:
         raise IntervalError(f"--date {text}: there is no such hour in the calendar") from None
+    _check_year(text, face.date())
     moments = [each for each in _moments(face, zone) if offset in (None, _offset(each))]
     if not moments:
         raise IntervalError(f"--date {text}: there is no such hour in {zone.key}")
@@ -133,6 +137,11 @@ def _hour_named(text: str, zone: ZoneInfo) -> Interval:
     if interval.start.astimezone(UTC) != moments[0].astimezone(UTC):
         raise IntervalError(f"--date {text}: no hour begins then; the one under way is {interval.label}")
     return interval
+
+
+def _check_year(text: str, day: date) -> None:
+    if day.year not in _YEARS:
+        raise IntervalError(f"--date {text}: the year is not between {_YEARS.start} and {_YEARS.stop - 1}")
 
 
 def _first_date(day: date, unit: Unit) -> date:

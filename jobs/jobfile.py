@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from jobs.yamlfile import Place
 
 _ENDING = ".job.yaml"
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list, such as [a, b],",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,12 @@ def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:
         job = Job.model_validate(document.data)
     except ValidationError as error:
         faults = sorted(
-            (_fault(path.name, document, each) for each in error.errors()), key=lambda fault: fault[0]
+            (
+                _fault(path.name, document, each)
+                for each in error.errors()
+                if not _is_misspelt(tuple(each["loc"]), each["type"], document)
+            ),
+            key=lambda fault: fault[0],
         )
         raise JobFileError("\n".join(text for _, text in faults)) from None
     if path.name != job.name + _ENDING:
@@ -118,9 +132,9 @@ def _text(path: Path, what: str) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise JobFileError(f"{path.name}: {what} that cannot be read: {error.strerror}") from None
+        raise JobFileError(f"{path.name}:1:1: {what} that cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise JobFileError(f"{path.name}: {what} that is not UTF-8 (byte {error.start + 1})") from None
+        raise JobFileError(f"{path.name}:1:1: {what} that is not UTF-8 (byte {error.start + 1})") from None
     if not text.strip():
         raise JobFileError(f"{path.name}:1:1: {what} that is empty")
     return text
@@ -132,6 +146,8 @@ def _query(path: Path, job: Job, document: Document) -> str:
     name = job.source.query_file or ""
     line, column = document.position(("source", "query_file"))
     at = f"{path.name}:{line}:{column}"
+    if "\0" in name:
+        raise JobFileError(f"{at}: query_file {name!r} cannot name a file")
     target = (path.parent / name).resolve()
     if not target.is_relative_to(path.parent.resolve()):
         raise JobFileError(f"{at}: query_file {name!r} lies outside the project folder")
@@ -148,6 +164,10 @@ def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int],
     place: Place = tuple(error["loc"])
     kind = error["type"]
     position = document.position(place)
+    if place[-1:] == ("[key]",) and place not in document.values:
+        # pydantic's way to say that a key, not its value, is wrong
+        place = place[:-1]
+        position = document.keys[place]
     if kind == "extra_forbidden":
         position = document.keys[place]
         what = _unknown_key(place)
@@ -157,12 +177,32 @@ def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int],
         what = str(error["ctx"]["error"])
     elif kind == "literal_error":
         what = f"{_value(document, place)!r} is not one of {error['ctx']['expected']}"
-    elif kind in ("string_type", "string_sub_type") and isinstance(_value(document, place), bool):
+    elif kind == "string_type" and isinstance(_value(document, place), bool):
         what = f"{_dotted(place)}: yes, no, on, off, true and false are booleans in YAML; put it in quotation marks"
+    elif kind in _WANTED:
+        found = _found(_value(document, place))
+        quoted = kind == "string_type" and found in ("a number", "a date")
+        hint = "; put it in quotation marks" if quoted else ""
+        what = f"{_dotted(place)}: this is {found}, where {_WANTED[kind]} belongs{hint}"
     else:
         text = error["msg"][0].lower() + error["msg"][1:]
         what = f"{_dotted(place)}: {text}"
     return position, f"{where}:{position[0]}:{position[1]}: {what}"
+
+
+def _found(value: Any) -> str:
+    """Say what YAML made of a value, without the value: it may be a secret."""
+    # In this order: True is an int in Python too.
+    kinds = {bool: "a boolean", (int, float): "a number", str: "text", list: "a list", dict: "a mapping"}
+    said = next((said for kind, said in kinds.items() if isinstance(value, kind)), "a date")  # type: ignore[arg-type]
+    return "empty" if value is None else said
+
+
+def _is_misspelt(place: Place, kind: str, document: Document) -> bool:
+    """Whether a key is missing only because it is there with a slip: that is said of the unknown key."""
+    there = [str(each[-1]) for each in document.keys if each[:-1] == place[:-1]]
+    known = [name for name in there if name not in Job.model_fields]
+    return kind == "missing" and bool(get_close_matches(str(place[-1]), known, n=1))
 
 
 def _unknown_key(place: Place) -> str:

@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from jobs.errors import JobFileError
 from storage.views import RESERVED_COLUMNS
@@ -22,15 +32,11 @@ DTYPES = (
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SYSTEM_COLUMNS = ("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin")
 _CRON_ALIASES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class OutputRef:
 
 def parse_output_ref(text: str) -> OutputRef:
     """Parse `label` or `probabilities[1]`. Raises JobFileError."""
-    found = re.fullmatch(r"([^\[\]]+)(?:\[([0-9]{1,6})\])?", text)
+    found = re.fullmatch(r"([^\[\]\s](?:[^\[\]]*[^\[\]\s])?)(?:\[([0-9]{1,6})\])?", text)
     if not found:
         raise JobFileError(f"{text!r} is no model output; write its name, or NAME[INDEX] for one element")
     return OutputRef(found.group(1), int(found.group(2)) if found.group(2) else None)
@@ -68,10 +74,17 @@ def _zone(name: str) -> str:
 
 
 def _cron(text: str) -> str:
+    fields = _CRON_ALIASES.get(text, text)
+    # CronSim takes a sixth field for seconds, in front, where cron has none.
+    if len(fields.split()) != 5 or len(fields) > 200:
+        raise ValueError(
+            f"{text[:40]!r} is no cron schedule: it has five fields, minute, hour, day, month and weekday, "
+            f"or is one of {', '.join(_CRON_ALIASES)}"
+        )
     try:
-        CronSim(_CRON_ALIASES.get(text, text), datetime(2026, 1, 1, tzinfo=UTC))
+        CronSim(fields, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        said = str(error) or "it has five fields: minute, hour, day, month, weekday"
+        said = str(error).replace("Bad ", "there is no such ")
         raise ValueError(f"{text!r} is no cron schedule: {said}") from None
     return text
 
@@ -90,6 +103,8 @@ def _column(name: str) -> str:
         raise ValueError(
             f"{name!r} cannot name a column: up to 63 of a-z, 0-9 and _, not beginning with a digit"
         )
+    if name in _SYSTEM_COLUMNS:
+        raise ValueError(f"{name!r} cannot name a column: PostgreSQL has one of that name in every table")
     if name in RESERVED_COLUMNS:
         raise ValueError(f"{name!r} cannot name a column: every view has one of that name already")
     return name
@@ -118,9 +133,29 @@ def _name(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _version(value: Any) -> Any:
+    # true and 1.0 are equal to 1 in Python; Literal would let them pass.
+    if type(value) is not int or value != 1:
+        raise ValueError("version: write 1, the only one there is")
+    return value
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it is empty; write it, or leave the key out")
+    return value
+
+
+def _secret_not_empty(value: SecretStr) -> SecretStr:
+    # An empty address would be libpq's default: some other database than the one meant.
+    _not_empty(value.get_secret_value())
+    return value
+
+
 def _parameter_value(value: Any) -> Any:
-    if value is not None and not isinstance(value, (str, int, float, bool, date)):
-        raise ValueError("a parameter's value is text, a number, true, false, a date or null")
+    # A moment without an offset would be read in whatever zone the session has.
+    if isinstance(value, datetime) or not isinstance(value, (str, int, float, bool, date, type(None))):
+        raise ValueError("a parameter's value is text, a number, true, false, a date or null")  # noqa: TRY004  # pydantic reports ValueErrors alone
     return value
 
 
@@ -136,12 +171,8 @@ class _Strict(BaseModel):
 class Schedule(_Strict):
     """When the job runs, and in which zone its days begin."""
 
-    cron: Annotated[str, AfterValidator(_cron)] = Field(
-        description="Five fields as cron(5) has them, or @daily."
-    )
-    timezone: Annotated[str, AfterValidator(_zone)] = Field(
-        "UTC", description="Zone of the cron and the intervals."
-    )
+    cron: Annotated[str, AfterValidator(_cron)] = Field(description="Five fields as in cron(5), or @daily.")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field("UTC", description="Of cron and intervals.")
     late_after: Duration | None = Field(
         None,
         description="How long after its slot an interval may stay unpublished before the job counts as late.",
@@ -156,9 +187,11 @@ class Schedule(_Strict):
 class Source(_Strict):
     """Where the rows come from: one SELECT in PostgreSQL."""
 
-    query: str | None = Field(None, description="The query itself; or query_file.")
+    query: Annotated[str, AfterValidator(_not_empty)] | None = Field(
+        None, description="The query itself; or query_file."
+    )
     query_file: str | None = Field(None, description="A .sql file, relative to the job file.")
-    dsn: SecretStr | None = Field(
+    dsn: Annotated[SecretStr, AfterValidator(_secret_not_empty)] | None = Field(
         None, description="Another PostgreSQL to read from; batchpred's own if left out."
     )
     params: dict[str, Annotated[Any, AfterValidator(_parameter_value)]] = Field(
@@ -222,6 +255,8 @@ class Drift(_Strict):
     def _not_a_false_guard(self) -> Drift:
         if self.on_alert == "block":
             raise ValueError("on_alert: block would promise a guard this version does not have; write warn")
+        if self.warn > self.alert:
+            raise ValueError("warn is above alert; it comes first")
         return self
 
 
@@ -234,7 +269,9 @@ class Retention(_Strict):
 class Job(_Strict):
     """A job: which rows, which model, which columns, when, and what must hold."""
 
-    version: Literal[1] = Field(description="The version of this format.")
+    version: Annotated[Literal[1], BeforeValidator(_version)] = Field(
+        description="The version of this format."
+    )
     name: Annotated[str, AfterValidator(_name)] = Field(
         description="Also the name of the views and the file."
     )
@@ -266,11 +303,18 @@ class Job(_Strict):
         """The zone at whose midnights or hours intervals are cut."""
         return ZoneInfo(self.schedule.timezone if self.schedule else "UTC")
 
-    @model_validator(mode="after")
-    def _columns_differ(self) -> Job:
-        if len(set(self.key)) != len(self.key):
-            raise ValueError("key: a column stands there twice")
-        both = sorted(set(self.key) & set(self.output.columns))
+    @field_validator("key")
+    @classmethod
+    def _columns_differ(cls, key: list[str]) -> list[str]:
+        twice = next((name for name in key if key.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"key: column {twice!r} stands there twice")
+        return key
+
+    @field_validator("output")
+    @classmethod
+    def _outputs_beside_key(cls, output: Output, info: ValidationInfo) -> Output:
+        both = sorted(set(info.data.get("key", ())) & set(output.columns))
         if both:
             raise ValueError(f"output: column {both[0]!r} is in the key already")
-        return self
+        return output

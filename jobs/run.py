@@ -42,6 +42,7 @@ class RunReport:
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
 
     def count(self, run: Row) -> None:
@@ -56,7 +57,7 @@ class RunReport:
         model = self.model or {"name": "", "version": None}
         return {
             "job": self.job,
-            "interval": f"{self.interval_start} → {self.interval_end}",
+            "interval": self.label,
             "status": self.status,
             "run": self.run_id,
             "model": model["name"] + (f"/{model['version']}" if model["version"] else ""),
@@ -67,7 +68,7 @@ class RunReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
-        return {name: value for name, value in vars(self).items() if name != "exit_code"}
+        return {name: value for name, value in vars(self).items() if name not in ("label", "exit_code")}
 
 
 def run_job(
@@ -84,7 +85,9 @@ def run_job(
     `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
     through, after the run has been closed.
     """
-    report = RunReport(job_file.job.name, interval.start.isoformat(), interval.end.isoformat())
+    report = RunReport(
+        job_file.job.name, interval.start.isoformat(), interval.end.isoformat(), label=interval.label
+    )
     began = time.monotonic()
     try:
         with (
@@ -165,11 +168,10 @@ def _score_rows(
 
 def _give_up(connection: Connection, run_id: int, error: BaseException) -> None:
     """Close a run that an error ended, as far as the database still answers; the next claimer does the rest."""
-    reason = str(error) or "interrupted" if isinstance(error, KeyboardInterrupt) else repr(error)
+    known = isinstance(error, BatchpredError)
+    reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
     with suppress(Exception):
-        runs.close_run(
-            connection, run_id, "failed", str(error) if isinstance(error, BatchpredError) else reason
-        )
+        runs.close_run(connection, run_id, "failed", reason)
         predictions.drop_run_table(connection, run_id)
 
 

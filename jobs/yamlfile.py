@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str | int, ...]
 
 _MAX_BYTES = 1_000_000
+# A job file is four levels deep. PyYAML's time grows with the square of the depth: 200,000 brackets took 220 s.
+_MAX_DEPTH = 20
+# SQL is never filled in from the environment; a secret is text, whatever it looks like.
+_SQL_TEXT: Place = ("source", "query")
+_SECRET: Place = ("source", "dsn")
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")
 }
+_STR = "tag:yaml.org,2002:str"
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,2})?")
 _VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<rule>:?[-?])(?P<word>[^}]*))?\}|(?P<stray>))"
 )
@@ -52,11 +60,11 @@ def read_document(text: str, where: str, environ: Mapping[str, str]) -> Document
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise JobFileError(f"{where}:{line}:{column}: this is not YAML: {error.problem}") from None
+        flow = str(error.context).startswith("while parsing a flow") and "but got '{'" in str(error.problem)
+        hint = "; put ${…} in quotation marks between { } or [ ]" if flow else ""
+        raise JobFileError(f"{where}:{line}:{column}: this is not YAML: {error.problem}{hint}") from None
     except yaml.YAMLError as error:
         raise JobFileError(f"{where}:1:1: this is not YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise JobFileError(f"{where}:1:1: it is nested too deeply for a job file") from None
     if not isinstance(node, yaml.MappingNode):
         raise JobFileError(f"{where}:1:1: a job file is a mapping; it begins with `version: 1` and `name: …`")
     reader = _Reader(where, environ)
@@ -67,11 +75,14 @@ def read_document(text: str, where: str, environ: Mapping[str, str]) -> Document
 
 
 def _checked(text: str, where: str) -> str:
-    """Refuse what a job file has no use for: several documents, anchors, aliases, merges."""
-    documents = 0
+    """Refuse what a job file has no use for: several documents, anchors, aliases, many levels."""
+    documents = depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         mark = event.start_mark
         at = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise JobFileError(f"{at}: more than {_MAX_DEPTH} levels are nested here")
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -106,14 +117,16 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.read(each, (*place, index)) for index, each in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # the third and last kind there is
-        return self._scalar(node, position)
+        return self._scalar(node, place, position)
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         read: dict[str, Any] = {}
         for key_node, value_node in node.value:
             position = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self._fault(position, "merge keys (<<) are not allowed here; write the keys out")
+            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _STR:
                 self._fault(
                     position, f"the key `{key}` is not read as text (YAML 1.1); put it in quotation marks"
                 )
@@ -125,19 +138,36 @@ class _Reader:
                 read[key] = self.read(value_node, (*place, key))
         return read
 
-    def _scalar(self, node: yaml.ScalarNode, position: tuple[int, int]) -> Any:
-        if node.tag != "tag:yaml.org,2002:str":
-            try:
-                return self._loader.construct_object(node)
-            except ValueError as error:  # 2026-02-29 looks like a date and is none
-                self._fault(position, f"{node.value!r}: {error}")
-                return None
-        text = _VARIABLE.sub(lambda found: self._variable(found, position), node.value)
+    def _scalar(self, node: yaml.ScalarNode, place: Place, position: tuple[int, int]) -> Any:
+        tag, text = node.tag, node.value
+        if tag == _STR and place != _SQL_TEXT:
+            text = _VARIABLE.sub(lambda found: self._variable(found, position), text)
         # `chunk_rows: ${ROWS}` without quotation marks means the number that the variable holds.
-        if node.style is None and re.fullmatch(r"\$\{[^}]*\}", node.value) and isinstance(text, str):
-            plain = yaml.compose(text, Loader=yaml.SafeLoader) if "\n" not in text else None
-            if isinstance(plain, yaml.ScalarNode) and plain.tag in _TAGS and plain.style is None:
-                return self._loader.construct_object(plain)
+        if (
+            node.style is None
+            and re.fullmatch(r"\$\{[^}]*\}", node.value)
+            and place not in (_SQL_TEXT, _SECRET)
+        ):
+            plain = (True, False)
+            tag = self._loader.resolve(yaml.ScalarNode, text, plain) if text.strip() == text != "" else _STR  # type: ignore[no-untyped-call]
+        # YAML 1.1 takes 1e-3 for text.
+        if tag == _STR and node.style is None and "e" in text.lower() and _FLOAT.fullmatch(text):
+            tag = "tag:yaml.org,2002:float"
+        try:
+            return self._constructed(tag, text)
+        except ValueError as error:  # 2026-02-29 looks like a date and is none
+            self._fault(position, f"`{node.value[:40]}`: {error}")
+            return None
+
+    def _constructed(self, tag: str, text: str) -> Any:
+        kind = tag.removeprefix("tag:yaml.org,2002:")
+        if kind in ("int", "float"):
+            # YAML 1.1 reads 0123 as 83 and 1:30 as 90; nobody means that.
+            if not (_INT if kind == "int" else _FLOAT).fullmatch(text):
+                raise ValueError("not a plain decimal number; write one, or put it in quotation marks")
+            return int(text) if kind == "int" else float(text)
+        if kind in ("null", "bool", "timestamp"):
+            return self._loader.construct_object(yaml.ScalarNode(tag, text))
         return text
 
     def _variable(self, found: re.Match[str], position: tuple[int, int]) -> str:
@@ -148,6 +178,9 @@ class _Reader:
             self._fault(
                 position, "a lone $ is not allowed; write $$ for a dollar sign, ${NAME} for a variable"
             )
+            return ""
+        if "$" in word:
+            self._fault(position, f"the default of {name} cannot hold a $ or another variable")
             return ""
         value = self._environ.get(name)
         if value is None or (rule.startswith(":") and not value):

@@ -65,9 +65,11 @@ def ensure_running(home: Path, *, linger_seconds: float = 600.0) -> EmbeddedServ
         with cluster.starting():
             _hold(cluster, linger_seconds)
             # Before the server: were this process killed between the two, it would stay up for ever.
-            if not cluster.pin.exists():
-                reaper.ensure_reaper(cluster)
-            return _described(cluster, server.bring_up(cluster))
+            # And after: one killed a moment ago may still have held its lock (met in a test that kills at random).
+            reaper.ensure_reaper(cluster)
+            connection = server.bring_up(cluster)
+            reaper.ensure_reaper(cluster)
+            return _described(cluster, connection)
 
 
 def start(home: Path) -> EmbeddedServer:

@@ -27,7 +27,13 @@ from storage.embedded_errors import EmbeddedStartError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-USER = DATABASE = "batchpred"
+DATABASE = "batchpred"
+# Not "batchpred": PostgreSQL looks first in a schema of the user's own name, and what people create in this
+# database would land among our tables.
+USER = "owner"
+
+# Our own questions, which are over at once, are told from clients by it.
+PROBE = "batchpred probe"
 
 # A server that does not even shake hands in this time is taken for one that does not answer.
 CONNECT_SECONDS = 5
@@ -146,6 +152,7 @@ class Cluster:
             sslmode="disable",
             gssencmode="disable",
             channel_binding="prefer",
+            application_name=PROBE,
             options="-c search_path=pg_catalog -c statement_timeout=5000",
             connect_timeout=CONNECT_SECONDS,
             autocommit=True,
@@ -172,7 +179,7 @@ class Cluster:
         return None if ours else f"another server is at port {connection.port}"
 
     def has_clients(self) -> bool:
-        """Whether anybody else is connected; True when that cannot be told."""
+        """Whether anybody is connected other than to ask as we do; True when that cannot be told."""
         import psycopg
 
         connection = self.connection()
@@ -182,7 +189,8 @@ class Cluster:
             (clients,) = self.ask(
                 connection,
                 "SELECT count(*) FROM pg_stat_activity"
-                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                " WHERE backend_type = 'client backend' AND application_name <> 'batchpred probe'"
+                " AND state IS DISTINCT FROM 'starting'",  # has no name yet
             )
         except psycopg.Error:
             return True

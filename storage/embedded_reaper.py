@@ -34,10 +34,12 @@ def note_user(users: int, linger_seconds: float) -> None:
 
 
 def ensure_reaper(cluster: Cluster) -> None:
-    """Start the reaper unless there is one; the caller holds start.lock.
+    """Start the reaper unless there is one or the server is pinned; the caller holds start.lock.
 
     The lock goes to it by inheritance, so there is no moment in which a second could be started.
     """
+    if cluster.pin.exists():
+        return
     with lock.opened(cluster.reaper_lock) as held:
         if not lock.take(held):
             return

@@ -41,7 +41,7 @@ STOP_SECONDS = 120.0
 # Children of a killed postmaster end by themselves within 0.1 s unless they compute.
 ORPHAN_SECONDS = 3.0
 
-PORT_ATTEMPTS = 5
+ATTEMPTS = 5
 
 
 def bring_up(cluster: Cluster) -> Connection:
@@ -59,13 +59,13 @@ def bring_up(cluster: Cluster) -> Connection:
     binaries = embedded_binaries.reachable(binaries, account, cluster.folder.parent)
     if connection is None:
         create(cluster, binaries)
-    for _ in range(PORT_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         started = _launch(cluster, binaries)
         if started is not None:
             return started
     raise EmbeddedStartError(
-        f"PostgreSQL found {PORT_ATTEMPTS} free ports of 127.0.0.1 taken when it came to listen: "
-        f"{cluster.last_words()} (log: {cluster.log}): run this again"
+        f"the PostgreSQL {binaries.version} in {cluster.folder} was started {ATTEMPTS} times and each time killed, "
+        f"or its port taken, before it was ready: {cluster.last_words()}: read {cluster.log}, then run this again"
     )
 
 
@@ -97,7 +97,7 @@ def stop(cluster: Cluster) -> bool:
 
 
 def _launch(cluster: Cluster, binaries: Binaries) -> Connection | None:
-    """Start the server and wait for it; None when the port was taken in between."""
+    """Start the server and wait for it; None when the port was taken in between, or the server killed."""
     known = cluster.connection()
     if known is None:  # create() has just made it
         raise EmbeddedStartError(f"{cluster.data} vanished while its server was started: run this again")
@@ -132,6 +132,8 @@ def _launch(cluster: Cluster, binaries: Binaries) -> Connection | None:
     reason = cluster.last_words(offset)
     if "could not create any TCP/IP sockets" in reason:
         cluster.remember(replace(connection, port=0))
+        return None
+    if "FATAL" not in reason or "postmaster exit" in reason:  # it did not end by its own will
         return None
     raise EmbeddedStartError(
         f"the PostgreSQL {binaries.version} in {cluster.folder} did not start: {reason}: "

@@ -18,13 +18,17 @@ _TOKEN = re.compile(
     r"""
     (?P<line_comment>--[^\n]*)
   | (?P<block_comment>/\*)
-  | (?P<escape_string>\b[eE]'(?:[^'\\]|\\.|'')*'?)
+  | (?P<escape_string>\b[eE]'(?:[^'\\]|\\.|'')*'?
+      # it goes on in the next literal, escapes and all, when a line break and at most comments are between
+      (?:(?:[ \t\f\v]|--[^\r\n]*)*[\r\n](?:[ \t\r\n\f\v]|--[^\r\n]*[\r\n])*'(?:[^'\\]|\\.|'')*'?)*)
   | (?P<string>'(?:[^']|'')*'?)
   | (?P<identifier>"(?:[^"]|"")*"?)
   | (?P<dollar>(?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$)
+  | (?P<positional>(?<![\w$])\$[0-9]+)
   | (?P<cast>::|:=)
   | (?P<parameter>(?<![\w:]):(?P<name>[A-Za-z_]\w*))
   | (?P<end>;)
+  | (?P<bracket>[][()])
   | (?P<word>[A-Za-z_]\w*)
   | (?P<other>[\s\S])
     """,
@@ -56,23 +60,24 @@ def bind_named(
     parts: list[str] = []
     names: list[str] = []
     first = ""
+    opened: list[tuple[str, int]] = []
     ended = False
     for kind, text, position in _tokens(sql, where):
+        if kind in ("bracket", "positional"):
+            _stands_alone(sql, text, position, opened, where)
         if kind not in ("line_comment", "block_comment") and text.strip():
-            if ended:
+            if ended and kind != "end":
                 raise _fault(sql, position, where, "a second statement begins here; a source is one SELECT")
-            first = first or text.lower()
+            if kind not in ("bracket", "end"):
+                first = first or text.lower()
         if kind == "end":
-            ended = True
+            ended = ended or bool(first)
         elif kind == "parameter":
             names.append(_known(sql, text[1:], position, available, where))
             parts.append(f"%({text[1:]})s")
         else:
             parts.append(text.replace("%", "%%"))
-    if first.lstrip("(") not in _BEGINNINGS and first != "(":
-        raise _fault(
-            sql, 0, where, f"a source is one SELECT (or WITH, VALUES, TABLE), and this begins with {first!r}"
-        )
+    _is_one_query(sql, first, opened, where)
     unused = [name for name in required if name not in names]
     if unused:
         raise _fault(
@@ -119,6 +124,24 @@ def _end_of_comment(sql: str, position: int, where: str) -> int:
         if depth == 0:
             return found.end()
     raise _fault(sql, position, where, "the comment /* here is never closed")
+
+
+def _is_one_query(sql: str, first: str, opened: list[tuple[str, int]], where: str) -> None:
+    if opened:
+        raise _fault(sql, opened[-1][1], where, f"the {opened[-1][0]} here is never closed")
+    if first not in _BEGINNINGS:
+        begins = f"this begins with {first[:30]!r}" if first else "there is none here"
+        raise _fault(sql, 0, where, f"a source is one SELECT (or WITH, VALUES, TABLE), and {begins}")
+
+
+def _stands_alone(sql: str, text: str, position: int, opened: list[tuple[str, int]], where: str) -> None:
+    """Refuse what reaches out of the query: it is put in parentheses, and $1 would be the driver's own."""
+    if text.startswith("$"):
+        raise _fault(sql, position, where, f"{text} is a positional parameter; give it a name, such as :name")
+    if text in "([":
+        opened.append((text, position))
+    elif not opened or opened.pop()[0] + text not in ("()", "[]"):
+        raise _fault(sql, position, where, f"the {text} here closes nothing")
 
 
 def _known(sql: str, name: str, position: int, available: Collection[str], where: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storage.database import Connection, Row
 
 _SQL = load("reads")
-_BIGINT = range(-(1 << 63), 1 << 63)
+_BIGINT = 1 << 63
 
 
 class UnknownJobError(StorageError):
@@ -88,14 +88,13 @@ def _parse_part(name: str, kind: str, text: str) -> Any:
         if "\0" in text:
             raise ValueError
         if kind == "integer":
-            value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text, re.ASCII) else None
-            if value not in _BIGINT:
+            if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not -_BIGINT <= int(text) < _BIGINT:
                 raise ValueError
-            return value
+            return int(text)
         if kind == "uuid":
             return str(uuid.UUID(text))  # kept as canonical text
         if kind == "date":
-            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
                 raise ValueError
             return date.fromisoformat(text)
     except ValueError:

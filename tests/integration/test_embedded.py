@@ -240,9 +240,9 @@ def test_a_killed_reaper_is_replaced(home):
 
 def test_a_pinned_server_stays_until_it_is_stopped(home):
     """A server that was started stays up without its starter and past any lingering, until it is stopped."""
-    port = port_of(client(home, linger=0.0, pause=0.5))
+    port = port_of(client(home, linger=0.0, pause=0.2))
     assert port_of(client(home, call="start(Path({home!r}))")) == port
-    time.sleep(1.5)
+    time.sleep(0.8)
 
     assert embedded.status(home).pinned
     assert port_of(client(home, linger=0.0)) == port

@@ -46,7 +46,8 @@ def test_every_type_a_model_takes_is_read(source):
     table = read(
         source(
             "SELECT 1::int2 AS a, 2::int4 AS b, 3::int8 AS c, 1.5::float4 AS d, 2.5::float8 AS e,"
-            " 1.25::numeric AS f, true AS g, 'é'::text AS h, 'x'::char(3) AS i, '0a0b0c0d-0000-0000-0000-000000000001'::uuid AS j,"
+            " 1.25::numeric AS f, true AS g,"
+            " 'é'::text AS h, 'x'::char(3) AS i, '0a0b0c0d-0000-0000-0000-000000000001'::uuid AS j,"
             " date '2026-02-03' AS k, NULL::float8 AS l, 'NaN'::float8 AS m"
         )
     )

@@ -46,7 +46,7 @@ class Ticker:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._not_before: dict[tuple[str, datetime], datetime] = {}
+        self._not_before: dict[tuple[str, str], datetime] = {}
 
     def tick(self, job_files: Iterable[JobFile], now: datetime) -> list[RunReport]:
         """Run every job whose due interval is not published; return what became of each run.
@@ -61,12 +61,12 @@ class Ticker:
             report = run_job(self._runtime, job_file, interval)
             reports.append(report)
             if report.exit_code:
-                self._not_before[job_file.job.name, interval.start] = now + RETRY_AFTER
+                self._not_before[job_file.job.name, interval.label] = now + RETRY_AFTER
         return reports
 
     def _is_settled(self, job_file: JobFile, interval: Interval, now: datetime) -> bool:
         name = job_file.job.name
-        if now < self._not_before.get((name, interval.start), now):
+        if now < self._not_before.get((name, interval.label), now):
             return True
         slot = runs.Slot(name, interval.start, interval.end, interval.date)
         database = self._runtime.database

@@ -97,7 +97,7 @@ def test_first_use_makes_a_server_and_the_next_finds_it(home):
     assert warm == cold
     assert embedded.status(home) == cold
     assert cold.data_directory == home / f"postgres-{cold.version.split('.')[0]}" / "data"
-    assert cold.url == f"postgresql://batchpred:{password(cold)}@127.0.0.1:{cold.port}/batchpred"
+    assert cold.url == f"postgresql://owner:{password(cold)}@127.0.0.1:{cold.port}/batchpred"
     assert not cold.pinned
     with psycopg.connect(cold.url) as connection:
         settings = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
@@ -204,11 +204,14 @@ def test_an_empty_pid_file_does_not_hold_up_recovery(home):
 def test_the_server_stops_after_the_last_user_and_client(home):
     """After SIGKILL to the last user the server stays while a client is connected, lingers, and stops."""
     process = client(home, linger=1.0, pause=60)
-    process.stdout.readline()
-    server = embedded.status(home)
-    with psycopg.connect(server.url):
+    try:
+        process.stdout.readline()
+        server = embedded.status(home)
+        connection = psycopg.connect(server.url)
+    finally:
         process.kill()
         process.communicate()
+    with connection:
         time.sleep(1.8)
         assert embedded.status(home) == server
     closed = time.monotonic()

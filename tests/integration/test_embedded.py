@@ -18,7 +18,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from storage import embedded, embedded_binaries, embedded_lock, embedded_process
+from storage import embedded
+from storage.embedded import binaries as embedded_binaries
+from storage.embedded import lock as embedded_lock
+from storage.embedded import process as embedded_process
 from storage.errors import StorageError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends PostgreSQL to another account")
@@ -135,7 +138,7 @@ def runs_reaper(path, home):
         command = path.read_text()
     except OSError:
         return False
-    return "embedded_reaper" in command and str(home) in command and not command.startswith("/bin/sh")
+    return "embedded.reaper" in command and str(home) in command and not command.startswith("/bin/sh")
 
 
 def test_no_acknowledged_row_is_lost_when_the_server_is_killed(home):
@@ -268,7 +271,7 @@ def test_a_taken_port_is_left_to_its_taker(home):
 
 def test_a_port_taken_at_the_last_moment_is_given_up(home, monkeypatch):
     """A port that was free when asked and taken when PostgreSQL came is given up for another."""
-    from storage import embedded_server
+    from storage.embedded import server as embedded_server
 
     honest = embedded_server.free_port
     with socket.create_server(("127.0.0.1", 0)) as taker:

@@ -13,13 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from storage import embedded_lock as lock
-from storage import embedded_process as process
-from storage import embedded_server as server
-from storage.embedded_cluster import Cluster
+from storage.embedded import lock, process, server
+from storage.embedded.cluster import Cluster
 
 # -I keeps the caller's folder and PYTHON* variables out; where this package lies is said instead.
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from storage.embedded_reaper import main; main(sys.argv[2:])"
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from storage.embedded.reaper import main; main(sys.argv[2:])"
 
 DEFAULT_LINGER_SECONDS = 600.0
 

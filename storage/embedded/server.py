@@ -19,15 +19,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from storage import embedded_binaries
-from storage import embedded_lock as lock
-from storage import embedded_process as process
-from storage.embedded_create import create
-from storage.embedded_errors import EmbeddedStartError, EmbeddedStopError
+from storage.embedded import binaries as installed
+from storage.embedded import lock, process
+from storage.embedded.create import create
+from storage.embedded.errors import EmbeddedStartError, EmbeddedStopError
 
 if TYPE_CHECKING:
-    from storage.embedded_binaries import Binaries
-    from storage.embedded_cluster import Cluster, Connection
+    from storage.embedded.binaries import Binaries
+    from storage.embedded.cluster import Cluster, Connection
 
 # A warm start takes 0.2 s; replaying max_wal_size (2 GB) after a kill can take minutes on a slow disk.
 START_SECONDS = 300.0
@@ -55,8 +54,8 @@ def bring_up(cluster: Cluster) -> Connection:
     ):
         return connection
     account = process.server_account(cluster.data)
-    binaries = embedded_binaries.find(cluster.major)
-    binaries = embedded_binaries.reachable(binaries, account, cluster.folder.parent)
+    binaries = installed.find(cluster.major)
+    binaries = installed.reachable(binaries, account, cluster.folder.parent)
     if connection is None:
         create(cluster, binaries)
     for _ in range(ATTEMPTS):

@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage import embedded_process as process
-from storage.embedded_cluster import DATABASE, USER, Connection
-from storage.embedded_errors import EmbeddedStartError
+from storage.embedded import process
+from storage.embedded.cluster import DATABASE, USER, Connection
+from storage.embedded.errors import EmbeddedStartError
 
 if TYPE_CHECKING:
-    from storage.embedded_binaries import Binaries
-    from storage.embedded_cluster import Cluster
+    from storage.embedded.binaries import Binaries
+    from storage.embedded.cluster import Cluster
 
 
 def create(cluster: Cluster, binaries: Binaries) -> None:

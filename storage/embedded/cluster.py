@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from storage import embedded_lock as lock
-from storage.embedded_errors import EmbeddedStartError
+from storage.embedded import lock
+from storage.embedded.errors import EmbeddedStartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ PROBE = "batchpred probe"
 # A server that does not even shake hands in this time is taken for one that does not answer.
 CONNECT_SECONDS = 5
 
-# A start is given START_SECONDS (see embedded_server); whoever waits for another's start waits longer.
+# A start is given START_SECONDS (see storage.embedded.server); whoever waits for another's start waits longer.
 START_LOCK_SECONDS = 360.0
 
 LOG_BYTES = 10_000_000

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.embedded_errors import EmbeddedStartError, EmbeddedUnavailableError
-from storage.embedded_process import run
+from storage.embedded.errors import EmbeddedStartError, EmbeddedUnavailableError
+from storage.embedded.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from storage.embedded_process import Account
+    from storage.embedded.process import Account
 
 # Wheels of PostgreSQL programs, the first is preferred. They are found, never imported: imported and asked
 # for a server as root, they call useradd and open every parent folder to everyone.

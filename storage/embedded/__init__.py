@@ -14,19 +14,16 @@ from dataclasses import dataclass, field
 from subprocess import SubprocessError
 from typing import TYPE_CHECKING
 
-from storage import embedded_binaries
-from storage import embedded_lock as lock
-from storage import embedded_process as process
-from storage import embedded_reaper as reaper
-from storage import embedded_server as server
-from storage.embedded_cluster import DATABASE, USER, Cluster
-from storage.embedded_errors import EmbeddedStartError, EmbeddedStopError, EmbeddedUnavailableError
+from storage.embedded import binaries as installed
+from storage.embedded import lock, process, reaper, server
+from storage.embedded.cluster import DATABASE, USER, Cluster
+from storage.embedded.errors import EmbeddedStartError, EmbeddedStopError, EmbeddedUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from storage.embedded_cluster import Connection
+    from storage.embedded.cluster import Connection
 
 __all__ = [
     "EmbeddedServer",
@@ -146,7 +143,7 @@ def _find_or_found(home: Path) -> Cluster:
     for cluster in _clusters(home):
         return cluster
     home = home.resolve()
-    major = embedded_binaries.find().major
+    major = installed.find().major
     cluster = Cluster(home / f"postgres-{major}")
     account = process.server_account(cluster.data)
     existing = next(parent for parent in (cluster.folder, *cluster.folder.parents) if parent.is_dir())

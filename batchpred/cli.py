@@ -170,7 +170,6 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        console.print_error("interrupted; what was published before stays, and the next run takes over")
         code = 130
     except BatchpredError as error:
         if "--traceback" in sys.argv:
@@ -185,6 +184,8 @@ def main() -> NoReturn:
             f'this command needs the package {error.name}; install it with: pip install "batchpred[{extra}]"'
         )
         code = 2
+    if code == 130:
+        console.print_error("interrupted; what was published before stays, and the next run takes over")
     sys.exit(code)
 
 

@@ -30,11 +30,11 @@ log = logging.getLogger("batchpred.run")
 class RunReport:
     """What became of one run, as `batchpred run --json` prints it; times in seconds, counts in rows."""
 
+    run_id: int | None
     job: str
-    interval_start: str | None = None
-    interval_end: str | None = None
+    interval_start: str
+    interval_end: str
     status: str = "failed"
-    run_id: int | None = None
     model: dict[str, Any] | None = None
     provider: str | None = None
     rows: dict[str, int] = field(default_factory=lambda: {"read": 0, "scored": 0, "quarantined": 0})
@@ -85,9 +85,8 @@ def run_job(
     `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
     through, after the run has been closed.
     """
-    report = RunReport(
-        job_file.job.name, interval.start.isoformat(), interval.end.isoformat(), label=interval.label
-    )
+    start, end = interval.start.isoformat(), interval.end.isoformat()
+    report = RunReport(None, job_file.job.name, start, end, label=interval.label)
     began = time.monotonic()
     try:
         with (
@@ -105,7 +104,6 @@ def run_job(
         status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
-        log.error("run %s", report.status, extra={"job": report.job, "error": report.error})  # noqa: TRY400  # the message is the whole story
     finally:
         report.seconds = round(time.monotonic() - began, 3)
     return report

@@ -6,6 +6,7 @@ is made up for by the next, and several schedulers at once run each interval onc
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from jobs.jobfile import JobFile
     from jobs.jobspec import Job
     from jobs.plan import Runtime
+
+log = logging.getLogger("batchpred.schedule")
 
 # A job that failed is not tried again at every tick: a broken query would be run twice a minute.
 RETRY_AFTER = timedelta(minutes=5)
@@ -60,7 +63,8 @@ class Ticker:
                 continue
             report = run_job(self._runtime, job_file, interval)
             reports.append(report)
-            if report.exit_code:
+            if report.error:
+                log.error("run %s", report.status, extra={"job": report.job, "error": report.error})
                 self._not_before[job_file.job.name, interval.label] = now + RETRY_AFTER
         return reports
 

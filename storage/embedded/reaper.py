@@ -41,7 +41,7 @@ def ensure_reaper(cluster: Cluster) -> None:
     with lock.opened(cluster.reaper_lock) as held:
         if not lock.take(held):
             return
-        package_parent = str(Path(__file__).resolve().parent.parent)
+        package_parent = str(Path(__file__).resolve().parents[2])
         log = cluster.open_log()
         try:
             process.detach(

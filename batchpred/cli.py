@@ -184,6 +184,13 @@ def main() -> NoReturn:
             f'this command needs the package {error.name}; install it with: pip install "batchpred[{extra}]"'
         )
         code = 2
+    except Exception as error:
+        if "--traceback" in sys.argv:
+            raise
+        console.print_error(
+            f"{type(error).__name__}: {error} (a fault in batchpred, not yours: `batchpred --traceback …` shows where)"
+        )
+        code = 1
     if code == 130:
         console.print_error("interrupted; what was published before stays, and the next run takes over")
     sys.exit(code)

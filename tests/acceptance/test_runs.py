@@ -152,7 +152,8 @@ def test_a_sudden_change_of_the_row_count_blocks(project, database):
     """max_rows_change compares with the published run of the interval before."""
     table = (
         "CREATE TABLE t AS SELECT g::bigint AS id, g::float8 AS x,"
-        " timestamptz '2026-01-01 12:00+00' + interval '1 day' * (g > 10)::int AS at FROM generate_series(1, 14) AS g"
+        " timestamptz '2026-01-01 12:00+00' + interval '1 day' * (g > 10)::int AS at"
+        " FROM generate_series(1, 14) AS g"
     )
     batchpred = project(table, f"SELECT id, x FROM t WHERE {BOUNDED}", checks="{max_rows_change: 0.5}")
     batchpred("run", "--date", "2026-01-01", check=True)

@@ -171,29 +171,29 @@ def main() -> NoReturn:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BatchpredError as error:
-        if "--traceback" in sys.argv:
-            raise
-        console.print_error(str(error))
-        code = error.exit_code
-    except ModuleNotFoundError as error:
-        if "--traceback" in sys.argv or error.name is None or error.name.split(".")[0] in _OWN_PACKAGES:
-            raise
-        extra = _EXTRAS.get(error.name.split(".")[0], "cpu")
-        console.print_error(
-            f'this command needs the package {error.name}; install it with: pip install "batchpred[{extra}]"'
-        )
-        code = 2
     except Exception as error:
         if "--traceback" in sys.argv:
             raise
-        console.print_error(
-            f"{type(error).__name__}: {error} (a fault in batchpred, not yours: `batchpred --traceback …` shows where)"
-        )
-        code = 1
+        message, code = _explain(error)
+        console.print_error(message)
     if code == 130:
         console.print_error("interrupted; what was published before stays, and the next run takes over")
     sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Say what an error means to the person at the terminal, and with which code to leave."""
+    if isinstance(error, BatchpredError):
+        return str(error), error.exit_code
+    package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package and package not in _OWN_PACKAGES:
+        extra = _EXTRAS.get(package, "cpu")
+        return (
+            f'this command needs the package {package}; install it with: pip install "batchpred[{extra}]"',
+            2,
+        )
+    fault = f"{type(error).__name__}: {error}"
+    return f"{fault} (a fault in batchpred, not yours: `batchpred --traceback …` shows where)", 1
 
 
 _OWN_PACKAGES = ("api", "batchpred", "jobs", "migrations", "storage")

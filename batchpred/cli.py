@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from batchpred import __version__, cli_db, cli_models, cli_schedule, cli_start, console
 from batchpred.settings import Settings
@@ -163,13 +163,8 @@ def schema() -> None:
 def main() -> NoReturn:
     """Run the command; an error a person can act on is one line on stderr and its documented exit code."""
     try:
-        code = app(standalone_mode=False) or 0
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        code = app(standalone_mode=False, prog_name="batchpred") or 0
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
         if "--traceback" in sys.argv:
@@ -185,6 +180,10 @@ def _explain(error: Exception) -> tuple[str, int]:
     """Say what an error means to the person at the terminal, and with which code to leave."""
     if isinstance(error, BatchpredError):
         return str(error), error.exit_code
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "batchpred"
+        return f"{error.format_message()} (see `{command} --help`)", error.exit_code
     package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package and package not in _OWN_PACKAGES:
         extra = _EXTRAS.get(package, "cpu")

@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# A shell's background job ignores Ctrl-C, and so would the commands it starts; some of them are to be stopped so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -249,6 +249,25 @@ def test_one_broken_job_does_not_stop_the_others(project):
     assert "broken.job.yaml" in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--nope"], "(see `batchpred run --help`)"),
+        (["rn"], "No such command 'rn'"),
+        (["get", "rides"], "Missing argument 'KEY...'"),
+        (["serve", "--port", "0"], "Invalid value for '--port'"),
+        (["--log-level", "loud", "schema"], "'loud' is not debug, info or warning"),
+        (["models", "push", "m", "missing.onnx"], "'missing.onnx' does not exist"),
+        (["db", "start"], "BATCHPRED_DATABASE_URL is set"),
+    ],
+)
+def test_a_wrong_command_line(batchpred, arguments, says):
+    """What the command line cannot mean is one line that names the right help, with exit code 2."""
+    result = batchpred(*arguments)
+    assert (2, 1) == (result.code, len(errors(result))), result.err
+    assert says in result.err
+
+
 def test_a_traceback_only_when_asked(project):
     """`--traceback` shows where an error came from; without it there is none."""
     assert "Traceback" not in project("models", "show", "nobody/1").err

@@ -1,0 +1,255 @@
+"""The same work by batchpred and by what people use instead, in one sitting: rows in PostgreSQL to predictions.
+
+    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars" REPEAT=3
+
+Each contestant is a process of its own on the same table and model: it reads every row, scores it, and leaves
+(id, score) with a primary key. They take turns, so that a machine that slows down slows all. Printed are the
+medians, the ratios to batchpred, the peak memory of the contestant's process tree (PostgreSQL's is not in it),
+and the lines a user writes; the last line is the same as JSON. A contestant whose scores differ from
+batchpred's is an error, not a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+FEATURES = [f"f{n}" for n in range(20)]
+PEERS = {
+    "pandas": "pandas_to_sql.py",
+    "copy": "pandas_copy.py",
+    "polars": "polars_adbc.py",
+    "mlflow": "mlflow_pyfunc.py",
+    "dask": "dask_frame.py",
+    "ray": "ray_data.py",
+}
+JOB = """\
+version: 1
+name: bench
+source: {query: "SELECT * FROM %(table)s", bounded: false}
+key: [id]
+features: {%(features)s}
+model: bench@champion
+output: {columns: {score: "%(output)s"}}
+"""
+
+
+def main() -> None:
+    """Set up table and models, let the contestants take turns, print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--model", choices=["lightgbm", "logistic"], default="lightgbm")
+    options.add_argument("--peers", nargs="*", choices=[*PEERS, "0"], default=["pandas", "copy", "polars"])
+    options.add_argument("--repeat", type=int, default=3)
+    options.add_argument("--out", type=Path, help="write the JSON there too")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="batchpred-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
+        url, stop = database(folder)
+        try:
+            result = sitting(folder, url, chosen)
+        finally:
+            stop()
+    show(result)
+    line = json.dumps(result)
+    if chosen.out:
+        chosen.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+def database(folder: Path) -> tuple[str, Callable[[], object]]:
+    """BATCHPRED_DATABASE_URL, or an embedded server that lives as long as the benchmark."""
+    if url := os.environ.get("BATCHPRED_DATABASE_URL"):
+        return url, lambda: None
+    from storage import embedded
+
+    return embedded.start(folder / "home").url, lambda: embedded.stop(folder / "home")
+
+
+def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
+    """Measure everybody, in turns."""
+    table = f"bench_rows_{chosen.rows}"
+    fill(url, table, chosen.rows)
+    output = train(folder, chosen.model)
+    environment = {
+        **os.environ,
+        "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": chosen.model,
+        "BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home"),
+    }  # fmt: skip
+    job = JOB % {"table": table, "features": ", ".join(f"{f}: float32" for f in FEATURES), "output": output}
+    (folder / "bench.job.yaml").write_text(job, encoding="utf-8")
+    batchpred = [sys.executable, "-m", "batchpred"]
+    subprocess.run(
+        [*batchpred, "db", "upgrade"], env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL
+    )
+    push = [*batchpred, "models", "push", "bench", "model.onnx", "--alias", "champion"]
+    subprocess.run(push, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    peers = [peer for peer in chosen.peers if peer != "0"]
+    commands = {"batchpred": [*batchpred, "run", "bench", "--date", "2026-01-01", "--force"]}
+    commands |= {peer: [sys.executable, str(HERE / "peers" / PEERS[peer])] for peer in peers}
+    commands["limit: read"] = [sys.executable, str(HERE / "limits.py"), "read"]
+    commands["limit: score"] = [sys.executable, str(HERE / "limits.py"), "score"]
+    commands["limit: write"] = [sys.executable, str(HERE / "limits.py"), "write"]
+    measured: dict[str, list[dict]] = {name: [] for name in commands}
+    for turn in range(chosen.repeat):
+        for name, command in commands.items():
+            measured[name].append(measure(command, environment, folder))
+            print(f"turn {turn + 1}: {name} {measured[name][-1]['seconds']:.2f} s", file=sys.stderr)
+    for peer in peers:
+        compare(url, peer)
+    return {
+        "rows": chosen.rows, "model": chosen.model, "repeat": chosen.repeat,
+        "results": {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()},
+        "lines": {"batchpred": len(job.splitlines()), **{peer: lines(peer) for peer in peers}},
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()},
+        "versions": {name: metadata.version(name) for name in ("onnxruntime", "pandas", "pyarrow", "numpy")},
+    }  # fmt: skip
+
+
+def fill(url: str, table: str, rows: int) -> None:
+    """Make the source table: a bigint key and 20 float8 features; kept between sittings on one database."""
+    import pyarrow as pa
+    from pgpq import ArrowToPostgresBinaryEncoder
+
+    random = np.random.default_rng(0)
+    with psycopg.connect(url, autocommit=True) as connection:
+        if connection.execute("SELECT to_regclass(%s)", [table]).fetchone()[0]:
+            return
+        columns = ", ".join(f"{name} float8" for name in FEATURES)
+        connection.execute(f"CREATE TABLE {table} (id bigint, {columns})")
+        for start in range(0, rows, 500_000):
+            count = min(500_000, rows - start)
+            batch = pa.record_batch(
+                {
+                    "id": np.arange(start, start + count),
+                    **{name: random.normal(size=count) for name in FEATURES},
+                }
+            )
+            encoder = ArrowToPostgresBinaryEncoder(batch.schema)
+            with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
+                copy.write(encoder.write_header() + encoder.write_batch(batch) + encoder.finish())
+        connection.execute(f"VACUUM ANALYZE {table}")
+
+
+def train(folder: Path, kind: str) -> str:
+    """Train, keep the model for the peers and as ONNX for batchpred; return the ONNX output that is the score."""
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(50_000, 20)).astype("float32")
+    target = (
+        2 * rows[:, 0] + np.sin(3 * rows[:, 1]) + rows[:, 2] * rows[:, 3] + random.normal(size=len(rows)) / 10
+    )
+    if kind == "lightgbm":
+        import lightgbm
+        from onnxmltools import convert_lightgbm
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        model = lightgbm.LGBMRegressor(n_estimators=200, num_leaves=31, verbose=-1).fit(rows, target)
+        model.booster_.save_model(str(folder / "lightgbm.txt"))
+        onnx = convert_lightgbm(model, initial_types=[("rows", FloatTensorType([None, 20]))], target_opset=15)
+        output = "variable"
+    else:
+        from skl2onnx import to_onnx
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression().fit(rows, target > 0)
+        np.savez(folder / "logistic.npz", coef=model.coef_, intercept=model.intercept_)
+        onnx = to_onnx(model, rows[:1], options={"zipmap": False}, target_opset=18)
+        output = "probabilities[1]"
+    (folder / "model.onnx").write_bytes(onnx.SerializeToString())
+    return output
+
+
+def measure(command: list[str], environment: dict[str, str], folder: Path) -> dict:
+    """Run a command; wall and CPU seconds, and the peak of its process tree's resident memory."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    peak = [0]
+    watcher = threading.Thread(target=watch, args=[process, peak])
+    watcher.start()
+    _, said = process.communicate()
+    seconds = time.perf_counter() - began
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} left with {process.returncode}:\n{said[-2000:]}")
+    return {"seconds": seconds, "mib": peak[0] / 2**20}
+
+
+def watch(process: subprocess.Popen, peak: list[int]) -> None:
+    """Look at the tree's resident memory every 20 ms."""
+    while process.poll() is None:
+        try:
+            root = psutil.Process(process.pid)
+            tree = [root, *root.children(recursive=True)]
+            peak[0] = max(peak[0], sum(each.memory_info().rss for each in tree))
+        except psutil.Error:
+            pass
+        time.sleep(0.02)
+
+
+def compare(url: str, peer: str) -> None:
+    """End the sitting where a peer's scores are not batchpred's, key by key within 1e-4."""
+    statement = (
+        "SELECT count(*), count(b.id), max(abs(p.score - b.score)) FROM predictions.bench AS b"
+        f" FULL JOIN bench_{peer} AS p USING (id)"
+    )
+    with psycopg.connect(url) as connection:
+        total, matched, furthest = connection.execute(statement).fetchone()
+    if total != matched or furthest is None or furthest > 1e-4:
+        raise SystemExit(f"{peer}: {total} rows, {matched} of them batchpred's, furthest score {furthest}")
+
+
+def summary(runs: list[dict], ours: list[dict]) -> dict:
+    """Medians of a contestant, and how many times batchpred's wall time it took, turn by turn."""
+    ratios = [run["seconds"] / mine["seconds"] for run, mine in zip(runs, ours, strict=True)]
+    return {
+        "seconds": round(statistics.median(run["seconds"] for run in runs), 3),
+        "min": round(min(run["seconds"] for run in runs), 3),
+        "max": round(max(run["seconds"] for run in runs), 3),
+        "mib": round(max(run["mib"] for run in runs)),
+        "ratio": round(statistics.median(ratios), 2),
+    }
+
+
+def lines(peer: str) -> int:
+    """Lines of code a user writes: without blank lines and the docstring; loading the model is not counted."""
+    text = (HERE / "peers" / PEERS[peer]).read_text(encoding="utf-8")
+    return sum(1 for line in text.splitlines() if line.strip() and not line.startswith('"""'))
+
+
+def show(result: dict) -> None:
+    """Print the table."""
+    print(f"{result['rows']:,} rows x 20 float8, {result['model']}, medians of {result['repeat']}")
+    print(f"{'':14}{'seconds':>9}{'min':>8}{'max':>8}{'ratio':>8}{'MiB':>7}{'lines':>7}")
+    for name, row in result["results"].items():
+        count = result["lines"].get(name, "")
+        print(
+            f"{name:14}{row['seconds']:9.2f}{row['min']:8.2f}{row['max']:8.2f}{row['ratio']:8.2f}"
+            f"{row['mib']:7}{count:>7}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     help="Score new rows with the current model, publish the predictions in PostgreSQL, look them up by key.",
     epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 a check blocked "
     "publishing, 4 the interval is held by another run, 130 interrupted.",
 )
-app.add_typer(cli_db.app, name="db")
-app.add_typer(cli_models.app, name="models")
-cli_schedule.add_to(app)
 cli_start.add_to(app)
 
 Project = Annotated[
@@ -67,9 +65,7 @@ def options(
 
 @app.command()
 def run(
-    jobs: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Every job if left out.")
-    ] = None,
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Every job if left out.")] = None,
     date: Date = None,
     model: ModelRef = None,
     force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
@@ -114,7 +110,10 @@ def plan(
     project: Project = Path(),
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do: interval, SQL, rows, model, columns, and what it would replace."""
+    """Show what a run would do, and do nothing.
+
+    Interval, SQL with its values, number of rows, model, columns, and what would be replaced.
+    """
     _show_plans(project, [job], date, model, as_json=as_json)
 
 
@@ -139,6 +138,9 @@ def get(
         console.print_table([{"column": name, "value": str(value)} for name, value in row.items()])
 
 
+cli_schedule.add_to(app)
+
+
 @app.command()
 def serve(
     host: Annotated[
@@ -150,6 +152,10 @@ def serve(
     from batchpred.serving import serve as serve_forever
 
     serve_forever(Settings.read(), host, port)
+
+
+app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_db.app, name="db")
 
 
 @app.command()

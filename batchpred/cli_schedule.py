@@ -34,7 +34,7 @@ def tick(
     project: Project = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Run every scheduled job whose due interval is not published yet, once; for cron and timers."""
+    """Run what is due and missing, once; for cron."""
     from jobs.schedule import Ticker
 
     settings = Settings.read()
@@ -55,7 +55,10 @@ def schedule(
     project: Project = Path(),
     every: Annotated[int, typer.Option(min=1, help="Seconds between two looks at what is due.")] = 30,
 ) -> None:
-    """Keep running what is due until a signal ends it; several at once share the work."""
+    """Keep running what is due, until a signal.
+
+    Several at once share the work: each interval is run by one of them.
+    """
     from apscheduler.schedulers.blocking import BlockingScheduler
 
     from jobs.schedule import Ticker

@@ -25,7 +25,7 @@ def demo(
         "rides"
     ),
 ) -> None:
-    """Make a small project, fill its source table, run three days, and show what to try next."""
+    """Make a project, score three days, say what is next."""
     from batchpred import demo as rides
 
     settings = Settings.read()
@@ -62,7 +62,10 @@ def init(
         Path, typer.Option("--project", "-C", help="The project folder.", file_okay=False)
     ] = Path(),
 ) -> None:
-    """Write a job file and its query to start your own project from; nothing that exists is touched."""
+    """Write a job file and a query to start from.
+
+    Nothing that exists is touched.
+    """
     from batchpred.scaffold import scaffold
 
     for path in scaffold(project, name):
@@ -84,7 +87,7 @@ def doctor(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check everything a run needs, and say how to mend what is missing."""
+    """Check what a run needs, and say how to mend it."""
     from batchpred.doctor import examine
 
     findings = examine(Settings.read(), project)

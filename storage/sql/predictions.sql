@@ -61,7 +61,10 @@ SELECT relispartition AS attached FROM pg_class WHERE oid = to_regclass(%(run_ta
 -- Transactions that hold a lock on the job's table: each may be between its plan and its snapshot.
 SELECT virtualtransaction
   FROM pg_locks
- WHERE relation = to_regclass(%(table)s) AND granted AND pid <> pg_backend_pid();
+ WHERE relation = to_regclass(%(table)s)
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND granted
+   AND pid <> pg_backend_pid();
 
 -- name: current_snapshot_view
 -- mode snapshot: the newest published interval's run is the whole current answer. The pointer is read by the

@@ -178,3 +178,23 @@ def test_the_schema_is_what_editors_want(batchpred):
     assert (False, {"name", "source", "key", "model", "output", "version"}) == (
         schema["additionalProperties"], set(schema["required"]),
     )  # fmt: skip
+
+
+def test_the_scheduler_runs_what_is_missing_and_stops_when_told(demo, database):
+    """`schedule` publishes the due interval by itself, survives a broken job file, and ends with 0 on SIGTERM."""
+    with database.connect(purpose="test") as connection:
+        connection.execute("DELETE FROM batchpred.published")
+        (demo.folder / "rides" / "broken.job.yaml").write_text("nonsense", encoding="utf-8")
+        process = demo.start("schedule", "-C", "rides", "--every", "1")
+        try:
+            for _ in range(300):
+                if connection.execute("SELECT count(*) AS n FROM batchpred.published").fetchone()["n"]:
+                    break
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+            _, said = process.communicate(timeout=30)
+    assert 0 == process.returncode
+    events = [json.loads(line)["event"] for line in said.splitlines()]
+    assert {"scheduler started", "job file refused", "run published"} <= set(events)

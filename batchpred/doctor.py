@@ -94,8 +94,11 @@ def _database(database: Database) -> list[Finding]:
 
 
 def _project(settings: Settings, project: Path) -> list[Finding]:
+    try:
+        from jobs.plan import resolve_model
+    except ImportError:  # said above, with the extra that brings what is missing
+        return []
     from jobs.jobfile import load_project
-    from jobs.plan import resolve_model
 
     job_files, faults = load_project(project, settings.environ)
     findings = [Finding("job file", ok=False, found="no", mend=str(fault)) for fault in faults]

@@ -49,9 +49,10 @@ def drawn(world, chance):
 
 def hunts(world):
     """For each mutant the faults that may catch it; the first that does ends the hunt."""
-    tail = range(3 + CHUNKS, len(world.points) + 2)
+    tail = range(2 + CHUNKS, len(world.points) + 2)
     return {
         "no_fence": [(faults.frozen, {"at": at, "when": "after"}) for at in reversed(tail)],
+        "separate_checkpoint": [(faults.commit_point, {"at": at, "when": "after"}) for at in (5, 9, 14)],
         "two_transaction_publish": [(faults.commit_point, {"at": at, "when": "after"}) for at in tail],
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 from psycopg import pq, sql
 
+import jobs.rows
 import jobs.run
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
@@ -52,13 +53,13 @@ def main(spec):
 
 def count_scored_chunks():
     """Note each chunk that is really scored."""
-    scored, score_chunk = [], jobs.run.score_chunk
+    scored, score_chunk = [], jobs.rows.score_chunk
 
     def counted(plan, chunk):
         scored.append(chunk.num_rows)
         return score_chunk(plan, chunk)
 
-    jobs.run.score_chunk = counted
+    jobs.rows.score_chunk = counted
     return scored
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from tests.chaos.world import end, wait, wait_until_stopped
+from tests.chaos.world import CHUNKS, end, wait, wait_until_stopped
 
 # A frozen holder is taken over when its lease and its open transaction have run out: a second in trials.
 LEASE = 1.0
@@ -17,6 +17,7 @@ TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name LIKE 'batchpred%'
 """
+DONE_CHUNKS = "SELECT FROM batchpred.chunks JOIN batchpred.runs USING (run_id) WHERE status = 'running'"
 
 
 @dataclass
@@ -78,6 +79,22 @@ def lost_reply(trial, verdict, *, at, mutant=None):
     """The `at`-th COMMIT is done, and the connection breaks before its reply."""
     trial.run(at=at, when="after", action="drop", mutant=mutant)
     verdict.kills += 1
+
+
+def kill_and_count(trial, verdict, *, at):
+    """The runner is killed before a chunk commits; the next run scores that chunk and those after it alone."""
+    trial.run(at=at, when="before", action="kill")
+    verdict.kills += 1
+    done = len(
+        trial.fetch(
+            "SELECT FROM batchpred.chunks JOIN batchpred.runs USING (run_id) WHERE status = 'running'"
+        )
+    )
+    left = trial.run_until_done()
+    if (left["scored"], left["chunks_resumed"]) != (CHUNKS - done, done):
+        verdict.broken.append(
+            f"of {done} chunks done {left['chunks_resumed']} were kept, {left['scored']} scored"
+        )
 
 
 def random_kill(trial, verdict, *, after):

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,6 +180,11 @@ class Trial:
         with psycopg.connect(self.url, autocommit=True, application_name="chaos look") as connection:
             return connection.execute(query).fetchall()
 
+    def do(self, statements):
+        """Do something to the database from outside."""
+        with psycopg.connect(self.url, autocommit=True, application_name="chaos hand") as connection:
+            connection.execute(f"SET timezone = UTC; {statements}")
+
     def current(self):
         """What readers see now: {id: (score, score as an exact number)}."""
         return {
@@ -229,6 +233,5 @@ def wait_until_stopped(process, result, seconds=30):
 
 def end(process):
     """Make sure that a process is gone."""
-    if process.is_alive():
-        os.kill(process.pid, 9)
+    process.kill()
     process.join()

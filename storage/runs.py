@@ -155,7 +155,9 @@ def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Cl
     holder = connection.execute(_SQL["claim_holder"], slot.ids).fetchone()
     dead_fence = holder["fence"] if holder and is_known_dead(holder["holder"]) else None
     asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
-    with connection.transaction():
+    row = None
+    # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
+    with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
         row = connection.execute(_SQL["claim"], asked).fetchone()
         if row:
             connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})

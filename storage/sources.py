@@ -54,6 +54,11 @@ KEY_KINDS = {
 _SESSION = {
     "application_name": "batchpred read",
     "options": "-c default_transaction_read_only=on -c timezone=UTC",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
 }
 
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench demo test lint format types imports check clean wheel
+.PHONY: help bench chaos demo test lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ types: $(READY)  ## Check the types
 
 imports: $(READY)  ## Check who may import whom
 	$(BIN)/lint-imports
+
+chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
+	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 check: lint types imports test  ## All of the above
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs import checks
-from jobs.pipeline import cut_into_chunks, flow
+from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
-from jobs.score import ScoredChunk, score_chunk
-from storage import predictions, runs
-from storage.arrow_copy import copy_in
+from jobs.resume import RowsChangedError
+from jobs.rows import Writer, score_rows
+from storage import predictions, runs, unfinished
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class RunReport:
     provider: str | None = None
     rows: dict[str, int] = field(default_factory=lambda: {"read": 0, "scored": 0, "quarantined": 0})
     chunks: int = 0
+    chunks_resumed: int = 0
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -116,61 +117,66 @@ def _run(
     report: RunReport,
     on_progress: Callable[[int], None],
 ) -> None:
-    """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed."""
-    run_id = report.run_id = runs.start_run(connection, claim, plan.pin, plan.job_file.definition)
-    log.info("run started", extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()})
+    """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
+
+    A run that stopped half-way and would be this very one is taken up where it stopped.
+    """
+    stopped = unfinished.take_up(connection, claim, plan.pin, plan.table)
+    run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim)
     try:
-        predictions.create_run_table(connection, plan.table, run_id)
-        _score_rows(connection, plan, claim, run_id, on_progress)
-        run = runs.finish_scoring(connection, run_id)
+        log.info(
+            "run resumed" if stopped else "run started",
+            extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
+        )
+        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, on_progress)
+        run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
-        predictions.seal(connection, plan.table, run_id)
+        if stopped is None or not stopped.is_sealed:
+            with connection.transaction():
+                predictions.seal(connection, plan.table, run_id)
+                claim.check(connection)
+        predictions.analyze(connection, run_id)
         checks.check(connection, plan, run)
-        predictions.attach(connection, plan.table, run_id)
+        predictions.attach(connection, plan.table, run_id, claim.check)
         runs.publish(connection, claim, run_id)
     except checks.ChecksFailedError as error:
-        runs.close_run(connection, run_id, "blocked", str(error))
+        runs.close_run(connection, claim, run_id, "blocked", str(error))
         raise
+    except RowsChangedError as error:
+        runs.close_run(connection, claim, run_id, "abandoned", str(error))
+        _run(connection, plan, claim, report, on_progress)
+        return
     except runs.ClaimLostError:
-        raise  # whoever has the claim now has closed this run
+        raise  # whoever has the claim now has closed this run, or goes on with it
     except BaseException as error:
-        _give_up(connection, run_id, error)
+        _give_up(connection, claim, run_id, error)
         raise
     report.status = "published"
     log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
 
 
-def _score_rows(
-    connection: Connection, plan: Plan, claim: runs.Claim, run_id: int, on_progress: Callable[[int], None]
-) -> None:
-    """Read, score and write every chunk; a chunk's rows and its ledger entry commit together."""
-    written = 0
-
-    def write(chunk: ScoredChunk) -> None:
-        nonlocal written
-        with connection.transaction():
-            copy_in(connection, predictions.run_table(run_id), chunk.predictions)
-            runs.add_chunk(connection, run_id, written, chunk.counts, chunk.quarantined)
-            claim.check(connection)
-        written += 1
-        on_progress(chunk.counts.read)
-
-    with plan.source.read(plan.reads) as rows:
-        flow(
-            cut_into_chunks(rows, plan.job_file.job.chunk_rows),
-            lambda chunk: score_chunk(plan, chunk),
-            write,
-            cancel_read=rows.cancel,
-        )
+def _start(connection: Connection, plan: Plan, claim: runs.Claim) -> int:
+    """Write a new run down and make its table: both, or neither."""
+    with connection.transaction():
+        definition, table = plan.job_file.definition, plan.table.as_json()
+        run_id = runs.start_run(connection, claim, plan.pin, definition, table)
+        predictions.create_run_table(connection, plan.table, run_id)
+        claim.check(connection)
+    return run_id
 
 
-def _give_up(connection: Connection, run_id: int, error: BaseException) -> None:
-    """Close a run that an error ended, as far as the database still answers; the next claimer does the rest."""
+def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: BaseException) -> None:
+    """Close a run that an error ended, as far as the database still answers; the next claimer does the rest.
+
+    Its table is dropped where its rows or its model were at fault. Else it stays: the same run may yet succeed,
+    and goes on from its last chunk.
+    """
     known = isinstance(error, BatchpredError)
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
     with suppress(Exception):
-        runs.close_run(connection, run_id, "failed", reason)
-        predictions.drop_run_table(connection, run_id)
+        closed = runs.close_run(connection, claim, run_id, "failed", reason)
+        if closed and isinstance(error, (JobError, predictions.DuplicateKeyError)):
+            predictions.drop_run_table(connection, run_id)
 
 
 def _describe(report: RunReport, plan: Plan) -> None:

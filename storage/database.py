@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,17 @@ _SCHEMES = re.compile(r"^(postgres|postgresql)(\+psycopg)?://")
 # A runner that froze between its last statement and COMMIT must not hold the claim's row for ever: the
 # server ends it, and the next runner takes over.
 _IDLE_IN_TRANSACTION_MS = 15_000
+# A writer waits for no lock for ever. Longer than what it may wait for in good order: a frozen runner's open
+# transaction, which ends after the time above.
+_WRITER_LOCK_TIMEOUT_MS = 30_000
+# A peer that vanished without a word (a cable, a machine) is noticed on either side within half a minute:
+# without these a frozen or cut-off runner kept its locks for over 200 s.
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class DatabaseAddressError(ConfigurationError):
@@ -91,8 +102,11 @@ class Database:
 
         `purpose` shows in pg_stat_activity. `as_writer` drops to the role batchpred_writer where it exists
         and this user may, so that what a run creates has one owner and the run has no right it needs not.
-        Raises DatabaseUnreachableError.
+        A writer's session ends by itself where its client is gone. Raises DatabaseUnreachableError.
         """
+        options = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
+        if as_writer:
+            options += f" -c lock_timeout={_WRITER_LOCK_TIMEOUT_MS}"
         try:
             connection: Connection = psycopg.connect(
                 self.url,
@@ -101,17 +115,22 @@ class Database:
                 # Statements prepared in one server session are unknown in the next: poolers switch them.
                 prepare_threshold=None,
                 connect_timeout=10,
-                tcp_user_timeout=30_000,
                 application_name=f"batchpred {purpose}",
-                options=f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c timezone=UTC",
+                options=options,
+                **_KEEPALIVES,
             )
         except psycopg.OperationalError as error:
             raise DatabaseUnreachableError(
                 f"cannot connect to {self.place}: {self.redact(_reason(error))}; "
                 "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
             ) from None
-        if as_writer and (role := connection.execute(load("database")["writer_role"]).fetchone()):
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
+        if as_writer:
+            with suppress(
+                psycopg.errors.InvalidParameterValue
+            ):  # a platform that cannot look for a lost client
+                connection.execute(load("database")["notice_lost_client"])
+            if role := connection.execute(load("database")["writer_role"]).fetchone():
+                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
         return connection
 
     def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:

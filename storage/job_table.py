@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
 
 from psycopg import sql
 
 from storage.queries import load
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,23 @@ class JobTable:
     def columns(self) -> tuple[Column, ...]:
         """Key columns, then outputs: the order in which rows are written."""
         return self.key + self.outputs
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain JSON, to be kept with a run."""
+        return {**asdict(self), "late_after": self.late_after and self.late_after.total_seconds()}
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> JobTable:
+        """Take back what as_json gave."""
+        late_after = kept["late_after"]
+        return cls(
+            **{
+                **kept,
+                "late_after": None if late_after is None else timedelta(seconds=late_after),
+                "key": tuple(Column(**column) for column in kept["key"]),
+                "outputs": tuple(Column(**column) for column in kept["outputs"]),
+            }
+        )
 
     @property
     def identifier(self) -> sql.Identifier:

@@ -28,7 +28,7 @@ from storage.job_table import Column, JobTable, compose
 from storage.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from storage.database import Connection, Row
 
@@ -75,7 +75,7 @@ def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
 
 
 def create_run_table(connection: Connection, job: JobTable, run_id: int) -> None:
-    """Create the hidden table that a run writes into."""
+    """Create the hidden table that a run writes into; in the transaction that writes the run down."""
     columns = _definitions(job.key, job.outputs)
     connection.execute(
         compose("create_run_table", run_table=run_table(run_id), columns=columns, run_id=sql.Literal(run_id))
@@ -83,7 +83,10 @@ def create_run_table(connection: Connection, job: JobTable, run_id: int) -> None
 
 
 def seal(connection: Connection, job: JobTable, run_id: int) -> None:
-    """Give the complete run table its primary key and statistics. Raises DuplicateKeyError naming the key."""
+    """Give the complete run table its primary key; call it in a transaction that ends with a look at the fence.
+
+    Raises DuplicateKeyError naming the key.
+    """
     key = sql.SQL(", ").join(sql.Identifier(column.name) for column in job.key)
     try:
         connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
@@ -92,14 +95,24 @@ def seal(connection: Connection, job: JobTable, run_id: int) -> None:
             f"{job.name}: the query gives a key more than once: {error.diag.message_detail or ''} "
             "each key may have one row in an interval; aggregate, or add a column to `key`"
         ) from None
+
+
+def analyze(connection: Connection, run_id: int) -> None:
+    """Give the planner the statistics of a complete run table."""
     connection.execute(sql.SQL("ANALYZE {}").format(run_table(run_id)))
 
 
-def attach(connection: Connection, job: JobTable, run_id: int) -> None:
+def attach(
+    connection: Connection,
+    job: JobTable,
+    run_id: int,
+    check_fence: Callable[[Connection], None] = lambda _connection: None,
+) -> None:
     """Make the run table a partition of the job's table, where the views leave it out until it is published.
 
     The job's first run creates the table and the views; one whose definition changed extends them. Nothing is
-    touched where nothing changed. Raises ColumnsChangedError.
+    touched where nothing changed. A run that was attached before stays so. `check_fence` is called last in the
+    transaction. Raises ColumnsChangedError, and what `check_fence` raises.
     """
     with connection.transaction():
         connection.execute(_SQL["lock_job_tables"], {"job": job.name})
@@ -110,8 +123,10 @@ def attach(connection: Connection, job: JobTable, run_id: int) -> None:
         for name, type_ in _columns_of(connection, job.identifier).items():
             if name not in present:
                 _add_column(connection, run_table(run_id), Column(name, type_))
-        names = {"table": job.identifier, "run_table": run_table(run_id), "run_id": sql.Literal(run_id)}
-        connection.execute(compose("attach", **names))
+        if not _is_attached(connection, run_id):
+            names = {"table": job.identifier, "run_table": run_table(run_id), "run_id": sql.Literal(run_id)}
+            connection.execute(compose("attach", **names))
+        check_fence(connection)
     _let_statements_finish(connection, job)
 
 
@@ -124,12 +139,8 @@ def drop_run_table(connection: Connection, run_id: int) -> bool:
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '1s'")
-            row = connection.execute(
-                _SQL["is_attached"], {"run_table": table.as_string(connection)}
-            ).fetchone()
-            if (
-                row and row["attached"]
-            ):  # dropping a partition would wait for the job's readers, and they for us
+            # Dropping a partition would wait for the job's readers, and they for us.
+            if _is_attached(connection, run_id):
                 return False
             connection.execute(compose("drop_run_table", run_table=table))
     except psycopg.Error:
@@ -171,6 +182,12 @@ def _declare(connection: Connection, job: JobTable) -> None:
         _add_column(connection, job.identifier, column)
     connection.execute(_SQL["save_job"], _job_values(job))
     views.refresh(connection, job)
+
+
+def _is_attached(connection: Connection, run_id: int) -> bool:
+    table = {"run_table": run_table(run_id).as_string(connection)}
+    row = connection.execute(_SQL["is_attached"], table).fetchone()
+    return bool(row and row["attached"])
 
 
 def _let_statements_finish(connection: Connection, job: JobTable) -> None:

@@ -4,10 +4,17 @@ A run's status, who moves it, and when:
 
     running      the holder of the claim reads, scores and writes into a table no reader can see
     published    the pointer of (job, interval) was moved to it, in the transaction that set this status
-    superseded   it was published, and a later run of the same interval took its place
-    blocked      a check refused it; readers keep the last good predictions, its table stays for inspection
-    failed       an error ended it; readers keep the last good predictions, its table is dropped
+    superseded   it was published, and the pointer was moved away from it: by a later run, or rolled back
+    blocked      a check refused it; readers keep the last good predictions, its table stays for inspection,
+                 and a person may publish it all the same
+    failed       an error ended it; readers keep the last good predictions. Its table is dropped where its rows
+                 or its model were at fault, and stays where the same run may yet succeed
     abandoned    its runner stopped without a word; set by the next one that claims the interval
+
+    running -> published | blocked | failed | abandoned      published <-> superseded
+    failed, abandoned -> running: taken up again by the next claimer, who would make the same run of it
+                                  (storage/unfinished.py), under that claimer's number
+    blocked -> published: overridden by a person, who says why
 
 A claim on (job, interval) is a lease with a fencing number. The holder renews the lease from a thread of its
 own while it works. Whoever finds the lease run out, or the holder's process gone from this same machine,
@@ -18,9 +25,9 @@ Claims are rows, not session locks, so a pooler between runner and server does n
 What a failure leaves behind, by the moment it strikes:
 
     before the run is written down   nothing but a claim, which the next claimer takes
-    between two chunks               a running run with whole chunks in a hidden table: abandoned, dropped
+    between two chunks               a run with whole chunks in a hidden table: abandoned, then taken up again
     inside a chunk                   the chunk's rows, quarantine and ledger entry commit together or not at all
-    before the pointer moves         a complete hidden table that was never published: as above
+    before the pointer moves         a complete hidden table that was never published: as above, nothing to score
     in the publishing transaction    all of it or none of it: readers see the old run or the new one
     after COMMIT, before the reply   a published run; the next run finds it and leaves it as it is
 """
@@ -104,7 +111,7 @@ class Claim:
     def __init__(self, database: Database, slot: Slot, fence: int) -> None:
         self.slot = slot
         self.fence = fence
-        self._database = database
+        self.database = database
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="batchpred-lease", daemon=True)
         self._renewer.start()
@@ -133,7 +140,7 @@ class Claim:
         while not self._done.wait(LEASE.total_seconds() / 3):
             with (
                 suppress(psycopg.Error, StorageError),
-                self._database.connect(purpose="lease", as_writer=True) as connection,
+                self.database.connect(purpose="lease", as_writer=True) as connection,
             ):
                 connection.execute(_SQL["renew"], {**self.ids, "lease": LEASE})
 
@@ -148,7 +155,9 @@ def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Cl
     holder = connection.execute(_SQL["claim_holder"], slot.ids).fetchone()
     dead_fence = holder["fence"] if holder and is_known_dead(holder["holder"]) else None
     asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
-    with connection.transaction():
+    row = None
+    # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
+    with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
         row = connection.execute(_SQL["claim"], asked).fetchone()
         if row:
             connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
@@ -164,8 +173,14 @@ def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Cl
             connection.execute(_SQL["release"], held.ids)
 
 
-def start_run(connection: Connection, claim: Claim, pin: Pin, definition: dict[str, Any]) -> int:
-    """Write down a new run under the claim and return its run_id."""
+def start_run(
+    connection: Connection,
+    claim: Claim,
+    pin: Pin,
+    definition: dict[str, Any],
+    job_table: dict[str, Any] | None = None,
+) -> int:
+    """Write down a new run under the claim and return its run_id; `job_table` is JobTable.as_json()."""
     slot = claim.slot
     values = {
         **vars(pin),
@@ -173,6 +188,7 @@ def start_run(connection: Connection, claim: Claim, pin: Pin, definition: dict[s
         "interval_end": slot.interval_end,
         "as_of_date": slot.as_of_date,
         "definition": Jsonb(definition),
+        "job_table": None if job_table is None else Jsonb(job_table),
         "runner": this_process()["host"],
     }
     with connection.transaction():
@@ -199,14 +215,19 @@ def add_chunk(
     chunk: int,
     counts: ChunkCounts,
     quarantined: list[tuple[dict[str, Any], str, dict[str, Any]]],
+    *,
+    rows_sha256: str | None = None,
+    last_key: dict[str, Any] | None = None,
 ) -> None:
     """Write a chunk's ledger entry and its quarantined rows: (key, reason, features) each.
 
-    Call it inside the transaction that writes the chunk's rows.
+    Call it inside the transaction that writes the chunk's rows. Without the digest of its rows and its last key
+    a chunk cannot be told done by a later runner.
     """
     values = {"run_id": run_id, "chunk": chunk}
     rows = {"rows_read": counts.read, "rows_scored": counts.scored, "rows_quarantined": counts.quarantined}
-    connection.execute(_SQL["add_chunk"], {**values, **rows})
+    checked = {"rows_sha256": rows_sha256, "last_key": None if last_key is None else Jsonb(last_key)}
+    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked})
     if quarantined:
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -218,9 +239,11 @@ def add_chunk(
             )
 
 
-def finish_scoring(connection: Connection, run_id: int) -> Row:
-    """Sum the committed chunks into the run and return it as it now stands."""
-    row = connection.execute(_SQL["finish_scoring"], {"run_id": run_id}).fetchone()
+def finish_scoring(connection: Connection, claim: Claim, run_id: int) -> Row:
+    """Sum the committed chunks into the run and return it as it now stands. Raises ClaimLostError."""
+    with connection.transaction():
+        row = connection.execute(_SQL["finish_scoring"], {"run_id": run_id}).fetchone()
+        claim.check(connection)
     assert row is not None  # noqa: S101  # the run was written down by start_run
     return row
 
@@ -240,14 +263,25 @@ def publish(connection: Connection, claim: Claim, run_id: int) -> None:
         # A published run must survive a crash of the server, whatever the database's default is: with
         # synchronous_commit off, 7 of 8 "published" runs were lost when PostgreSQL was killed.
         connection.execute("SET LOCAL synchronous_commit = on")
-        for statement in ("supersede", "point", "mark_published", "announce"):
+        for statement in (
+            "lock_pointer",
+            "supersede",
+            "record_publish",
+            "point",
+            "mark_published",
+            "announce",
+        ):
             connection.execute(_SQL[statement], ids)
         claim.check(connection)
 
 
-def close_run(connection: Connection, run_id: int, status: str, error: str) -> None:
-    """End a run that will not be published; `status` is blocked or failed."""
-    connection.execute(_SQL["close"], {"run_id": run_id, "status": status, "error": error})
+def close_run(connection: Connection, claim: Claim, run_id: int, status: str, error: str) -> bool:
+    """End a run that will not be published; `status` is blocked, failed or abandoned.
+
+    False where another runner has taken the run up: then it is that one's, and nothing was changed.
+    """
+    values = {"run_id": run_id, "fence": claim.fence, "status": status, "error": error}
+    return connection.execute(_SQL["close"], values).rowcount == 1
 
 
 def _held_by(slot: Slot, holder: Row | None) -> str:

@@ -154,6 +154,7 @@ runs = Table(
     Column("scored_at", _TIME),
     Column("published_at", _TIME),
     Column("finished_at", _TIME),
+    Column("job_table", JSONB, comment="The columns of the run's table and what readers are told of the job"),
     Index("runs_job_interval", "job", "interval_start"),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
 )
@@ -178,6 +179,13 @@ chunks = Table(
     _required("rows_scored", BigInteger),
     _required("rows_quarantined", BigInteger),
     _now("committed_at"),
+    Column(
+        "rows_sha256",
+        Text,
+        comment="Digest of the rows as they were read: a chunk counts as done only while the source still gives "
+        "the same",
+    ),
+    Column("last_key", JSONB, comment="Key of the last row read: chunks are cut in the order of the key"),
     comment="The chunks of a run whose rows are committed: written in the rows' own transaction",
 )
 
@@ -203,4 +211,21 @@ published = Table(
     _required("run_id", BigInteger, ForeignKey("batchpred.runs.run_id")),
     UniqueConstraint("run_id"),
     comment="The pointer: which run readers see for a job's interval. Publishing and rolling back move it",
+)
+
+publish_moves = Table(
+    "publish_moves",
+    metadata,
+    Column("move_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("job", Text),
+    _required("interval_start", _TIME),
+    Column("from_run", BigInteger, ForeignKey("batchpred.runs.run_id")),
+    Column("to_run", BigInteger, ForeignKey("batchpred.runs.run_id")),
+    _required("kind", Text),
+    Column("why", Text),
+    _now("moved_at"),
+    Column("moved_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    Index("publish_moves_slot", "job", "interval_start", "move_id"),
+    comment="Every move of the pointer of a job's interval, "
+    'so that "what did readers see on 3 March" has an answer',
 )

@@ -54,6 +54,11 @@ KEY_KINDS = {
 _SESSION = {
     "application_name": "batchpred read",
     "options": "-c default_transaction_read_only=on -c timezone=UTC",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
 }
 
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
@@ -111,10 +116,13 @@ class QuerySource:
             return self._bound(connection)
 
     @contextmanager
-    def read(self, columns: Sequence[SourceColumn]) -> Iterator[RowReader]:
+    def read(
+        self, columns: Sequence[SourceColumn], order: Sequence[SourceColumn] = ()
+    ) -> Iterator[RowReader]:
         """Read these columns of every row: one statement, so one snapshot, streamed by binary COPY.
 
-        Raises SourceError.
+        `order` are columns to sort by, text by its bytes; without them rows come in any order, and in another
+        one the next time. Raises SourceError.
         """
         from adbc_driver_manager import Error as DriverError
         from adbc_driver_postgresql import StatementOptions, dbapi
@@ -122,7 +130,8 @@ class QuerySource:
         with self._session() as connection:
             names = sql.SQL(", ").join(_selected(column) for column in columns)
             statement = self._wrapped(
-                sql.SQL("SELECT {} FROM ").format(names).as_string() + "({}) AS source", connection
+                sql.SQL("SELECT {} FROM ").format(names).as_string() + "({}) AS source" + _ordered(order),
+                connection,
             )
         address = conninfo.make_conninfo(self.database.url, **_SESSION)
         with ExitStack() as stack:
@@ -197,3 +206,17 @@ def _selected(column: SourceColumn) -> sql.Composable:
     name = sql.Identifier(column.name)
     cast = _TYPES[column.type][1]
     return sql.SQL("{}::{} AS {}").format(name, sql.Identifier(cast), name) if cast else name
+
+
+def _ordered(columns: Sequence[SourceColumn]) -> str:
+    if not columns:
+        return ""
+    # By what is read, not by what it is read from: a uuid's text, and text by its bytes whatever the
+    # database's collation, as the run table sorts it.
+    by = [
+        sql.SQL("({}::text) COLLATE {}").format(sql.Identifier(column.name), sql.Identifier("C"))
+        if column.arrow == "string"
+        else sql.Identifier(column.name)
+        for column in columns
+    ]
+    return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(by)).as_string()

@@ -7,6 +7,17 @@ SELECT rolname
  WHERE rolname = 'batchpred_writer'
    AND pg_has_role(rolname, 'MEMBER');
 
+-- name: notice_lost_client
+-- What this server knows of the settings by which a session notices that its client is gone: while a statement
+-- works, and while it waits for the client's next rows.
+SELECT set_config(wanted.name, wanted.value, false)
+  FROM (VALUES ('client_connection_check_interval', '2s'),
+               ('tcp_keepalives_idle', '10'),
+               ('tcp_keepalives_interval', '5'),
+               ('tcp_keepalives_count', '4'),
+               ('tcp_user_timeout', '30s')) AS wanted (name, value)
+  JOIN pg_settings USING (name);
+
 -- name: schema_version
 -- The newest revision this database has; no row before the first upgrade.
 SELECT version_num FROM batchpred.alembic_version;

@@ -56,9 +56,10 @@ ON CONFLICT DO NOTHING;
 -- name: start_run
 -- Write down that a run begins, with the model it is pinned to.
 INSERT INTO batchpred.runs (job, interval_start, interval_end, as_of_date, fence, model_name, model_version,
-                            model_sha256, definition_sha256, provider, runner)
+                            model_sha256, definition_sha256, provider, runner, job_table)
 VALUES (%(job)s, %(interval_start)s, %(interval_end)s, %(as_of_date)s, %(fence)s, %(model_name)s,
-        %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s)
+        %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s,
+        %(job_table)s)
 RETURNING run_id;
 
 -- name: published_run
@@ -79,8 +80,8 @@ SELECT runs.*
 
 -- name: add_chunk
 -- Write down a chunk, in the transaction that writes its rows.
-INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined)
-VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s);
+INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key)
+VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s, %(rows_sha256)s, %(last_key)s);
 
 -- name: add_quarantined
 -- Set a row aside, in the transaction that writes its chunk.
@@ -112,6 +113,22 @@ UPDATE batchpred.runs
  WHERE run_id = %(run_id)s
 RETURNING runs.*;
 
+-- name: lock_pointer
+-- Moves of one pointer, by a run and by a person, come one after the other.
+SELECT run_id
+  FROM batchpred.published
+ WHERE job = %(job)s AND interval_start = %(interval_start)s
+   FOR UPDATE;
+
+-- name: record_publish
+-- Write the move down, before the pointer moves: from the run it names now.
+INSERT INTO batchpred.publish_moves (job, interval_start, from_run, to_run, kind)
+VALUES (%(job)s, %(interval_start)s,
+        (SELECT run_id
+           FROM batchpred.published
+          WHERE job = %(job)s AND interval_start = %(interval_start)s),
+        %(run_id)s, 'publish');
+
 -- name: supersede
 -- The run that is about to be replaced for (job, interval), if any, stops being the published one.
 UPDATE batchpred.runs
@@ -136,7 +153,7 @@ UPDATE batchpred.runs
 SELECT pg_notify('batchpred_published', %(job)s);
 
 -- name: close
--- End a run that will not be published: blocked or failed.
+-- End a run that will not be published: blocked, failed or abandoned. Only the holder it runs under may.
 UPDATE batchpred.runs
    SET status = %(status)s, error = %(error)s, finished_at = now()
- WHERE run_id = %(run_id)s AND status = 'running';
+ WHERE run_id = %(run_id)s AND status = 'running' AND fence = %(fence)s;

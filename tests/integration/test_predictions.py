@@ -49,7 +49,7 @@ def publish(database, connection):
             copy_in(connection, predictions.run_table(run_id), pa.table(rows))
             count = len(next(iter(rows.values())))
             runs.add_chunk(connection, run_id, 0, ChunkCounts(count, count, 0), [])
-            runs.finish_scoring(connection, run_id)
+            runs.finish_scoring(connection, held, run_id)
             predictions.seal(connection, job, run_id)
             predictions.attach(connection, job, run_id)
             runs.publish(connection, held, run_id)

@@ -1,0 +1,94 @@
+"""How a claimed run's rows go from the source into its hidden table, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.pipeline import cut_into_chunks, flow
+from jobs.resume import NumberedChunk, Resumption, RowsChangedError
+from jobs.score import ScoredChunk, score_chunk
+from storage import predictions, runs, unfinished
+from storage.arrow_copy import copy_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.plan import Plan
+    from storage.database import Connection
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: the connection, the claim, the run, and where it had stopped if it is taken up again."""
+
+    connection: Connection
+    claim: runs.Claim
+    run_id: int
+    stopped: unfinished.Unfinished | None
+
+
+@dataclass(frozen=True)
+class FinishedChunk:
+    """A chunk on its way to the database: what was read, and what became of it."""
+
+    number: int
+    rows_sha256: str
+    last_key: dict[str, Any]
+    scored: ScoredChunk
+
+
+def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -> int:
+    """Read, score and write every chunk that is not done yet; return how many were done.
+
+    Raises RowsChangedError where the source no longer gives what a complete table was made of.
+    """
+    connection, stopped = writer.connection, writer.stopped
+    key = [column.name for column in plan.key]
+    resumption = Resumption(stopped.chunks if stopped else ())
+
+    def score(chunk: NumberedChunk) -> FinishedChunk:
+        scored = score_chunk(plan, chunk.rows)
+        return FinishedChunk(chunk.number, chunk.sha256, chunk.last_key(key), scored)
+
+    def take_back_outdated() -> None:
+        if stopped and stopped.is_sealed:
+            raise RowsChangedError
+        if stopped and resumption.has_outdated:
+            unfinished.cut_back(connection, plan.table, stopped, resumption.kept)
+
+    written = 0
+
+    def write(chunk: FinishedChunk) -> None:
+        nonlocal written
+        with connection.transaction():
+            if not written:
+                take_back_outdated()
+            write_chunk(connection, writer.run_id, chunk)
+            writer.claim.check(connection)
+        written += 1
+        on_progress(chunk.scored.counts.read)
+
+    with plan.source.read(plan.reads, plan.key) as rows:
+        read = resumption.unscored(cut_into_chunks(rows, plan.job_file.job.chunk_rows))
+        flow(read, score, write, cancel_read=rows.cancel)
+    if not written and resumption.has_outdated:  # the source ends before what was done
+        with connection.transaction():
+            take_back_outdated()
+            writer.claim.check(connection)
+    return resumption.kept
+
+
+def write_chunk(connection: Connection, run_id: int, chunk: FinishedChunk) -> None:
+    """Write a chunk's rows and its ledger entry; the caller's transaction commits both or neither."""
+    scored = chunk.scored
+    copy_in(connection, predictions.run_table(run_id), scored.predictions)
+    runs.add_chunk(
+        connection,
+        run_id,
+        chunk.number,
+        scored.counts,
+        scored.quarantined,
+        rows_sha256=chunk.rows_sha256,
+        last_key=chunk.last_key,
+    )

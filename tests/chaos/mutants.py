@@ -1,0 +1,59 @@
+"""Runners that are wrong in one way each, to show that the campaign can see what it looks for."""
+
+import jobs.rows
+from storage import runs
+
+
+def no_fence():
+    """Never look whether the claim is still held."""
+    runs.Claim.check = lambda _claim, _connection: None
+
+
+def two_transaction_publish():
+    """Move the pointer in one transaction and the statuses in another."""
+
+    def publish(connection, claim, run_id):
+        ids = {**claim.ids, "run_id": run_id}
+        with connection.transaction():
+            connection.execute(runs._SQL["supersede"], ids)
+            connection.execute(runs._SQL["point"], ids)
+        with connection.transaction():
+            connection.execute(runs._SQL["mark_published"], ids)
+            claim.check(connection)
+
+    runs.publish = publish
+
+
+def separate_checkpoint():
+    """Commit a chunk's rows, and its ledger entry in a transaction of its own."""
+    runs_add_chunk, waiting = runs.add_chunk, []
+
+    def write_chunk(connection, run_id, chunk):
+        for late in waiting:
+            late()
+        waiting.clear()
+        jobs.rows.copy_in(connection, jobs.rows.predictions.run_table(run_id), chunk.scored.predictions)
+        # done at the head of the next transaction, or when scoring is summed up
+        waiting.append(
+            lambda: runs_add_chunk(
+                connection,
+                run_id,
+                chunk.number,
+                chunk.scored.counts,
+                chunk.scored.quarantined,
+                rows_sha256=chunk.rows_sha256,
+                last_key=chunk.last_key,
+            )
+        )
+
+    finish_scoring = runs.finish_scoring
+
+    def finish(connection, claim, run_id):
+        for late in waiting:
+            late()
+        return finish_scoring(connection, claim, run_id)
+
+    jobs.rows.write_chunk, runs.finish_scoring = write_chunk, finish
+
+
+MUTANTS = {mutant.__name__: mutant for mutant in (no_fence, two_transaction_publish, separate_checkpoint)}

@@ -95,11 +95,11 @@ def run(
         console.print_table([report.line for report in reports])
     for report in reports:
         for warning in report.warnings:
-            console.err.print(f"warning: {report.job}: {warning}", markup=False, soft_wrap=True)
+            console.err.print(f"warning: {report.job}: {warning}", soft_wrap=True)
         if report.error:
             console.print_error(report.error)
     worst = [report.exit_code for report in reports] + [fault.exit_code for fault in faults]
-    raise typer.Exit(_worst(worst))
+    raise typer.Exit(console.worst_exit_code(worst))
 
 
 @app.command()
@@ -117,7 +117,7 @@ def plan(
     _show_plans(project, [job], date, model, as_json=as_json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # a key may be -5
 def get(
     job: Annotated[str, typer.Argument(metavar="JOB")],
     key: Annotated[list[str], typer.Argument(metavar="KEY...", help="One value a key column.")],
@@ -173,6 +173,9 @@ def main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group by itself: its help is no error
+            sys.stdout.write(str(error) + "\n")
+            sys.exit(2)
         if "--traceback" in sys.argv:
             raise
         message, code = _explain(error)
@@ -190,6 +193,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "batchpred"
         return f"{error.format_message()} (see `{command} --help`)", error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}", 1
     package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package and package not in _OWN_PACKAGES:
         extra = _EXTRAS.get(package, "cpu")
@@ -236,19 +241,13 @@ def _show_plans(
     previews = [preview(runtime, job_file, interval, model_ref=model) for job_file, interval in intervals]
     if as_json:
         console.print_json({"plans": previews})
-        return
-    for each in previews:
+    for each in () if as_json else previews:
         for name, value in each.items():
-            console.out.print(f"{name:>10}  {_indented(value)}", markup=False, soft_wrap=True)
+            console.out.print(f"{name:>10}  {_indented(value)}", soft_wrap=True)
         console.out.print()
-    raise typer.Exit(_worst([fault.exit_code for fault in faults]))
+    raise typer.Exit(console.worst_exit_code([fault.exit_code for fault in faults]))
 
 
 def _indented(value: Any) -> str:
     lines = [str(each) for each in value] if isinstance(value, list) else str(value).splitlines()
     return ("\n" + " " * 12).join(lines or ["none"])
-
-
-def _worst(codes: list[int]) -> int:
-    """Choose the one exit code for several runs: a configuration fault, then a failure, then a block, then held."""
-    return next((code for code in (2, 1, 3, 4) if code in codes), 0)

@@ -48,7 +48,7 @@ def push(
         f"{file.name} {what} {version.name}/{version.version}  {version.sha256[:12]}", markup=False
     )
     for note in (*version.notes, *_alias_lines(version)):
-        console.out.print(f"  {note}", markup=False)
+        console.out.print(f"  {note}")
 
 
 @app.command(name="list")
@@ -112,7 +112,7 @@ def show(
             ]
         )
     for note in version.notes:
-        console.out.print(f"note: {note}", markup=False)
+        console.out.print(f"note: {note}")
 
 
 def _plain(version: ModelVersion) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def tick(
     for report in reports:
         if report.error:
             console.print_error(report.error)
-    raise typer.Exit(2 if faults else max((report.exit_code for report in reports), default=0))
+    raise typer.Exit(
+        console.worst_exit_code([each.exit_code for each in reports] + [each.exit_code for each in faults])
+    )
 
 
 def schedule(

@@ -33,7 +33,7 @@ def demo(
         "making the demo's project, database and rides; a few seconds the first time", markup=False
     )
     for path in rides.make_project(folder):
-        console.out.print(f"wrote {path}", markup=False)
+        console.out.print(f"wrote {path}")
     reports = rides.run_demo(settings, folder)
     console.out.print()
     console.print_table([report.line for report in reports])
@@ -51,7 +51,6 @@ def demo(
         f"  batchpred run rides -C {folder} --force\n"
         f"  batchpred serve    # then: curl http://127.0.0.1:8000/v1/jobs/rides/predictions/{key}\n"
         "  batchpred init churn    # a project of your own",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -69,14 +68,13 @@ def init(
     from batchpred.scaffold import scaffold
 
     for path in scaffold(project, name):
-        console.out.print(f"wrote {path}", markup=False)
+        console.out.print(f"wrote {path}")
     console.out.print(
         "\nNext:\n"
         f"  edit {name}.sql to select your rows, and {name}.job.yaml to name key, model and outputs\n"
         f"  batchpred models push {name} FILE.onnx --alias champion\n"
         f"  batchpred plan {name}    # shows everything a run would do\n"
         f"  batchpred run {name}",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -98,5 +96,5 @@ def doctor(
         console.print_table(rows)
         for finding in findings:
             if finding.mend:
-                console.out.print(f"{finding.check}: {finding.mend}", markup=False, soft_wrap=True)
+                console.out.print(f"{finding.check}: {finding.mend}", soft_wrap=True)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

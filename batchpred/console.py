@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 # Rich decides about colour itself: none where the output is no terminal or NO_COLOR is set.
 # A table that a program reads is not folded to a terminal's 80 columns.
 _WIDE = None if sys.stdout.isatty() else 200
-out = Console(highlight=False, width=_WIDE)
-err = Console(stderr=True, highlight=False)
+# What is shown is data: a key may hold [brackets] or :names: that Rich would read as markup.
+out = Console(highlight=False, markup=False, emoji=False, width=_WIDE)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -49,14 +51,14 @@ def print_table(rows: Sequence[dict[str, Any]], title: str | None = None) -> Non
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(Text(_shown(value)) for value in row.values()))
     out.print(table)
 
 
 def print_error(message: str) -> None:
     """Say on stderr what went wrong, a line a fault, as it is: no markup, no wrapping."""
     for line in message.splitlines():
-        err.print(f"error: {line}", markup=False, soft_wrap=True)
+        err.print(f"error: {line}", soft_wrap=True)
 
 
 @contextmanager
@@ -83,6 +85,11 @@ def progress(job: str) -> Iterator[Callable[[int], None]]:
             bar.update(task, rate=f"{speed:,.0f} rows/s" if speed else "")
 
         yield advance
+
+
+def worst_exit_code(codes: list[int]) -> int:
+    """Choose the one exit code for several runs: a configuration fault, then a failure, then a block, then held."""
+    return next((code for code in (2, 1, 3, 4) if code in codes), 0)
 
 
 def _log_progress(job: str) -> Callable[[int], None]:

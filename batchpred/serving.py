@@ -25,7 +25,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         )
     access = "readers need the API key" if settings.api_key else "without a key, for this machine only"
     app = create_app(settings.database(), api_key=settings.api_key)
-    console.err.print(f"read API on http://{host}:{port}/docs, {access}; Ctrl-C ends it", markup=False)
+    console.err.print(f"read API on http://{host}:{port}/docs, {access}; Ctrl-C ends it")
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
 
 

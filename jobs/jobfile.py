@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from jobs.errors import JobFileError
 from jobs.jobspec import Job
 from jobs.yamlfile import Document, read_document
+from storage.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +45,11 @@ class JobFile:
     def definition(self) -> dict[str, Any]:
         """What decides a run's rows and outputs, as plain JSON: no times, no descriptions, no secrets."""
         job = self.job
+        dsn = job.source.dsn
         return {
             "query": self.query,
+            # Where it is asked, without the password: another database gives other rows.
+            "source": Database.at(dsn.get_secret_value(), named="source.dsn").place if dsn else None,
             "params": {name: _plain(value) for name, value in job.source.params.items()},
             "key": job.key,
             "features": job.features,

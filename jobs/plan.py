@@ -113,7 +113,14 @@ def make_plan(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
     )
     source = _source(runtime, job_file, interval)
-    yielded = {column.name: column for column in source.describe()}
+    described = source.describe()
+    yielded = {column.name: column for column in described}
+    if len(yielded) < len(described):
+        names = [column.name for column in described]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SourceColumnsError(
+            f"{source.where}: the query yields column {twice} more than once; name each once"
+        )
     key = _key_columns(job_file, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
     missing = [name for name in wanted if name not in yielded]

@@ -105,6 +105,12 @@ def run_job(
         status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
+    except Exception as error:  # one job's surprise must not cost the others their run
+        log.debug("run failed", exc_info=True)
+        report.error, report.exit_code = (
+            f"{report.job}: {type(error).__name__}: {error} (a fault in batchpred)",
+            1,
+        )
     finally:
         report.seconds = round(time.monotonic() - began, 3)
     return report
@@ -138,7 +144,11 @@ def _run(
         predictions.analyze(connection, run_id)
         checks.check(connection, plan, run)
         predictions.attach(connection, plan.table, run_id, claim.check)
-        runs.publish(connection, claim, run_id)
+        predictions.patiently(
+            lambda: runs.publish(
+                connection, claim, run_id, lambda session: predictions.show(session, plan.table)
+            )
+        )
     except checks.ChecksFailedError as error:
         runs.close_run(connection, claim, run_id, "blocked", str(error))
         raise

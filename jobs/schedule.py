@@ -63,7 +63,9 @@ class Ticker:
                 continue
             report = run_job(self._runtime, job_file, interval)
             reports.append(report)
-            if report.error:
+            if report.status == "held":  # another scheduler is at it
+                log.info("run held", extra={"job": report.job})
+            elif report.error:
                 log.error("run %s", report.status, extra={"job": report.job, "error": report.error})
                 self._not_before[job_file.job.name, interval.label] = now + RETRY_AFTER
         return reports

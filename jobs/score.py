@@ -6,16 +6,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.errors import JobError
+from jobs.model import Quarantined
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.model import Quarantined
+    from jobs.model import Scored
     from jobs.plan import Plan
+    from storage.job_table import Column
 
 # One float32 matrix of 20 columns is then 1.3 MB, which stays in a core's second-level cache; some models get
 # slower above 16k to 64k rows, and calls of 1k rows and more cost next to nothing each.
@@ -30,8 +34,14 @@ _ARROW_TYPES = {
 }
 
 
-class NullKeyError(JobError):
-    """The source gave a row without a key: it could be neither published nor named in quarantine."""
+# The days of the years 1 to 9999, counted from 1970-01-01, which is what Python and most readers can show.
+_DAYS = (-719_162, 2_932_896)
+# A B-tree entry has 2,704 bytes at most, for all columns of a key together.
+_MAX_KEY_BYTES = 1_000
+
+
+class KeyValueError(JobError):
+    """The source gave a row whose key could be neither published nor named in quarantine."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +54,15 @@ class ScoredChunk:
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
-    """Score the rows of one chunk, in batches. Raises NullKeyError and ModelError."""
+    """Score the rows of one chunk, in batches. Raises KeyValueError and ModelError."""
+    for column in plan.table.key:
+        _check_key(plan, column, rows[column.name])
     key = [column.name for column in plan.table.key]
-    for name in key:
-        if rows[name].null_count:
-            raise NullKeyError(
-                f"{plan.source.where}: key column {name} is NULL in {rows[name].null_count} row(s); "
-                f"add `WHERE {name} IS NOT NULL` to the query, or mend the source"
-            )
     batch_rows = plan.job_file.job.batch_size or DEFAULT_BATCH_ROWS
     scored = plan.model.model.score(rows, plan.scoring, batch_rows)
-    keys = rows.select(key).take(pa.array(scored.rows))
-    columns = [*keys.columns, *scored.columns.columns]
+    kept, unwritable = _writable(plan.table.outputs, scored)
+    good = pa.array(scored.rows).filter(kept)
+    columns = [*rows.select(key).take(good).columns, *scored.columns.filter(kept).columns]
     predictions = pa.table(
         [
             values.cast(_ARROW_TYPES[column.type])
@@ -63,11 +70,51 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         ],
         names=[column.name for column in plan.table.columns],
     )
+    quarantined = [*scored.quarantined, *unwritable]
     return ScoredChunk(
         predictions,
-        _set_aside(rows, key, [column.name for column in plan.features], scored.quarantined),
-        ChunkCounts(rows.num_rows, predictions.num_rows, len(scored.quarantined)),
+        _set_aside(rows, key, [column.name for column in plan.features], quarantined),
+        ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
     )
+
+
+def _check_key(plan: Plan, column: Column, values: pa.ChunkedArray) -> None:
+    """Refuse keys that could be neither published nor named in quarantine: NULL, endless dates, very long text."""
+    bad, what, mend = values.null_count, "is NULL", "IS NOT NULL"
+    if not bad and column.type == "date":
+        # 'infinity' arrives as a day count that no calendar has.
+        days = values.cast(pa.int32())
+        bad = pc.sum(pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))).as_py() or 0
+        what, mend = "lies outside the years 1 to 9999", "BETWEEN '0001-01-01' AND '9999-12-31'"
+    if not bad and column.type == "text":
+        bad = pc.sum(pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)).as_py() or 0
+        what, mend = (
+            f"is longer than {_MAX_KEY_BYTES} bytes",
+            f"IS NOT NULL AND length(…) <= {_MAX_KEY_BYTES}",
+        )
+    if bad:
+        raise KeyValueError(
+            f"{plan.source.where}: key column {column.name} {what} in {bad} row(s); "
+            f"add `WHERE {column.name} {mend}` to the query, or mend the source"
+        )
+
+
+def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArray, list[Quarantined]]:
+    """Tell which scored rows PostgreSQL can hold, and set the others aside with the reason."""
+    kept = pa.array(np.ones(len(scored.rows), dtype=bool))
+    reasons: dict[int, str] = {}
+    for column, values in zip(outputs, scored.columns.columns, strict=True):
+        if pa.types.is_uint64(values.type):
+            bad, reason = pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())), "does not fit bigint"
+        elif pa.types.is_string(values.type):
+            bad, reason = pc.match_substring(values, "\0"), "holds a NUL character, which text cannot"
+        else:
+            continue
+        bad = pc.fill_null(bad, fill_value=False)
+        for place in pc.indices_nonzero(bad).to_pylist():
+            reasons.setdefault(place, f"the model's {column.name} {reason}")
+        kept = pc.and_(kept, pc.invert(bad))
+    return kept, [Quarantined(int(scored.rows[place]), reason) for place, reason in sorted(reasons.items())]
 
 
 def _set_aside(

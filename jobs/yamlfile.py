@@ -140,6 +140,9 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, place: Place, position: tuple[int, int]) -> Any:
         tag, text = node.tag, node.value
+        if place != ("name",) and any(each == "\0" or "\ud800" <= each <= "\udfff" for each in text):
+            self._fault(position, "the text holds a NUL or half a character, which PostgreSQL cannot keep")
+            return ""
         if tag == _STR and place != _SQL_TEXT:
             text = _VARIABLE.sub(lambda found: self._variable(found, position), text)
         # `chunk_rows: ${ROWS}` without quotation marks means the number that the variable holds.

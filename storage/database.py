@@ -32,11 +32,11 @@ _IDLE_IN_TRANSACTION_MS = 15_000
 _WRITER_LOCK_TIMEOUT_MS = 30_000
 # A peer that vanished without a word (a cable, a machine) is noticed on either side within half a minute:
 # without these a frozen or cut-off runner kept its locks for over 200 s.
-_KEEPALIVES: dict[str, Any] = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-    "tcp_user_timeout": 30_000,
+_KEEPALIVES = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
 }
 
 
@@ -104,9 +104,9 @@ class Database:
         and this user may, so that what a run creates has one owner and the run has no right it needs not.
         A writer's session ends by itself where its client is gone. Raises DatabaseUnreachableError.
         """
-        options = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
+        options = [f"idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"]
         if as_writer:
-            options += f" -c lock_timeout={_WRITER_LOCK_TIMEOUT_MS}"
+            options.append(f"lock_timeout={_WRITER_LOCK_TIMEOUT_MS}")
         try:
             connection: Connection = psycopg.connect(
                 self.url,
@@ -114,10 +114,7 @@ class Database:
                 row_factory=dict_row,
                 # Statements prepared in one server session are unknown in the next: poolers switch them.
                 prepare_threshold=None,
-                connect_timeout=10,
-                application_name=f"batchpred {purpose}",
-                options=options,
-                **_KEEPALIVES,
+                **self.session(purpose, *options),
             )
         except psycopg.OperationalError as error:
             raise DatabaseUnreachableError(
@@ -125,20 +122,31 @@ class Database:
                 "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
             ) from None
         if as_writer:
-            with suppress(
-                psycopg.errors.InvalidParameterValue
-            ):  # a platform that cannot look for a lost client
-                connection.execute(load("database")["notice_lost_client"])
-            if role := connection.execute(load("database")["writer_role"]).fetchone():
-                connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
+            with self.errors("taking the writer's role"):
+                _become_writer(connection)
         return connection
+
+    def session(self, purpose: str, *options: str) -> dict[str, Any]:
+        """Return what every session of ours is opened with: name, encoding, zone, and server options `name=value`.
+
+        Options in the address itself, such as a search_path, stay: ours follow them.
+        """
+        own = conninfo.conninfo_to_dict(self.url).get("options")
+        said = [str(own)] if own else []
+        return {
+            "application_name": f"batchpred {purpose}",
+            "client_encoding": "UTF8",
+            "connect_timeout": "10",
+            **_KEEPALIVES,
+            "options": " ".join([*said, *(f"-c {option}" for option in ("timezone=UTC", *options))]),
+        }
 
     def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:
         """Make a pool of at most `size` read-only connections; it is opened by the caller, in the background.
 
         A connection is looked at before it is handed out, so the pool recovers by itself from a restart.
         """
-        read_only = f"-c default_transaction_read_only=on -c statement_timeout={statement_timeout_ms}"
+        options = ("default_transaction_read_only=on", f"statement_timeout={statement_timeout_ms}")
         return ConnectionPool(
             self.url,
             connection_class=psycopg.Connection[Row],
@@ -146,9 +154,8 @@ class Database:
                 "autocommit": True,
                 "row_factory": dict_row,
                 "prepare_threshold": None,
-                "application_name": f"batchpred {purpose}",
-                "options": f"{read_only} -c timezone=UTC",
-                "connect_timeout": 3,
+                **self.session(purpose, *options),
+                "connect_timeout": "3",
             },
             min_size=1,
             max_size=size,
@@ -166,7 +173,8 @@ class Database:
             yield
         except psycopg.Error as error:
             state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
-            advice = _ADVICE.get((error.sqlstate or "08000")[:2], "`--traceback` shows where")
+            lost = isinstance(error, psycopg.OperationalError) and not error.sqlstate
+            advice = _ADVICE.get("08" if lost else (error.sqlstate or "")[:2], "`--traceback` shows where")
             said = self.redact(error.diag.message_primary or _reason(error))
             raise DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}") from error
 
@@ -174,6 +182,14 @@ class Database:
         """Remove this address's password from a text that is about to be shown."""
         password = conninfo.conninfo_to_dict(self.url).get("password")
         return text.replace(str(password), "***") if password else text
+
+
+def _become_writer(connection: Connection) -> None:
+    """Let the server notice a lost client, and drop to the writer's role where it exists and may be taken."""
+    with suppress(psycopg.errors.InvalidParameterValue):  # a platform that cannot look for a lost client
+        connection.execute(load("database")["notice_lost_client"])
+    if role := connection.execute(load("database")["writer_role"]).fetchone():
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -3,7 +3,8 @@
 How a run becomes visible. Its rows are written into a table of its own that is attached to nothing. When they
 are complete, the table gets its primary key and is attached to the job's table as a partition; the views still
 leave it out, because they take only runs the pointer names. Then one transaction moves the pointer
-(`storage.runs.publish`). No statement of this locks out a reader.
+(`storage.runs.publish`). No reader is locked out; only a changed
+definition (a new output) waits for readers, in tries too short to notice.
 
 Why attaching and publishing are two steps with a pause between. PostgreSQL plans a statement, and only then
 takes the snapshot it reads by. A statement planned before the attach whose snapshot is younger than the
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 _SQL = load("predictions")
 _SETTLE_SECONDS = 1.0
-# ATTACH waits for nobody but another ATTACH; whatever else holds it up is worth a message, not a hanging run.
-_DDL_LOCK_TIMEOUT = "5s"
+# ATTACH waits for nobody but another ATTACH; a new column and a changed view wait for the job's readers. No
+# reader is held up for longer than one try, and a run gives up when none has succeeded for so long.
+_DDL_LOCK_TIMEOUT = "200ms"
+_DDL_PATIENCE_SECONDS = 60.0
 
 
 class DuplicateKeyError(StorageError):
@@ -63,6 +66,12 @@ def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
     if not found:
         return ()
     new = tuple(column for column in job.outputs if column.name not in found)
+    known = connection.execute(_SQL["key_of_job"], {"job": job.name}).fetchone()
+    if known and known["key"] != [column.name for column in job.key]:
+        raise ColumnsChangedError(
+            f"{job.name}: the key is {', '.join(column.name for column in job.key)} now and was "
+            f"{', '.join(known['key'])} in the predictions already published; give the job another name"
+        )
     for column in job.columns:
         was = found.get(column.name)
         if was not in (None, column.type) or (was is None and column in job.key):
@@ -110,14 +119,36 @@ def attach(
 ) -> None:
     """Make the run table a partition of the job's table, where the views leave it out until it is published.
 
-    The job's first run creates the table and the views; one whose definition changed extends them. Nothing is
-    touched where nothing changed. A run that was attached before stays so. `check_fence` is called last in the
-    transaction. Raises ColumnsChangedError, and what `check_fence` raises.
+    The job's first run creates the table; one with new outputs extends it, between its readers. What readers
+    are shown changes only in `show`. A run that was attached before stays so. `check_fence` is called last in
+    the transaction. Raises ColumnsChangedError, and what `check_fence` raises.
     """
+    patiently(lambda: _attach(connection, job, run_id, check_fence))
+    _let_statements_finish(connection, job)
+
+
+def show(connection: Connection, job: JobTable) -> None:
+    """Write the job down and bring its views to its definition; call it in the transaction that publishes.
+
+    Raises errors.LockNotAvailable where a changed view has a reader; `patiently` tries again.
+    """
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_DDL_LOCK_TIMEOUT))
+    connection.execute(_SQL["save_job"], _job_values(job))
+    views.refresh(connection, job)
+
+
+def _attach(
+    connection: Connection, job: JobTable, run_id: int, check_fence: Callable[[Connection], None]
+) -> None:
     with connection.transaction():
         connection.execute(_SQL["lock_job_tables"], {"job": job.name})
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_DDL_LOCK_TIMEOUT))
-        _declare(connection, job)
+        new = check_columns(connection, job)
+        if not _columns_of(connection, job.identifier):
+            columns = _definitions(job.key, job.outputs)
+            connection.execute(compose("create_job_table", table=job.identifier, columns=columns))
+        for column in new:
+            _add_column(connection, job.identifier, column)
         # Outputs of earlier definitions, which this run does not have: a partition has its parent's columns.
         present = _columns_of(connection, run_table(run_id))
         for name, type_ in _columns_of(connection, job.identifier).items():
@@ -127,7 +158,6 @@ def attach(
             names = {"table": job.identifier, "run_table": run_table(run_id), "run_id": sql.Literal(run_id)}
             connection.execute(compose("attach", **names))
         check_fence(connection)
-    _let_statements_finish(connection, job)
 
 
 def drop_run_table(connection: Connection, run_id: int) -> bool:
@@ -172,16 +202,16 @@ def count_outputs(
     }
 
 
-def _declare(connection: Connection, job: JobTable) -> None:
-    """Create or extend the job's table and views, and write the job down."""
-    new = check_columns(connection, job)
-    if not _columns_of(connection, job.identifier):
-        columns = _definitions(job.key, job.outputs)
-        connection.execute(compose("create_job_table", table=job.identifier, columns=columns))
-    for column in new:
-        _add_column(connection, job.identifier, column)
-    connection.execute(_SQL["save_job"], _job_values(job))
-    views.refresh(connection, job)
+def patiently(change: Callable[[], None]) -> None:
+    """Make a change that may have to wait for readers, in short tries: while one waits, new readers wait too."""
+    until = time.monotonic() + _DDL_PATIENCE_SECONDS
+    while True:
+        try:
+            return change()
+        except errors.LockNotAvailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def _is_attached(connection: Connection, run_id: int) -> bool:

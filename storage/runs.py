@@ -48,7 +48,7 @@ from storage.holder import is_known_dead, this_process
 from storage.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import date, datetime
 
     from storage.database import Connection, Database, Row
@@ -253,9 +253,15 @@ def quarantine_reasons(connection: Connection, run_id: int) -> list[Row]:
     return connection.execute(_SQL["quarantine_reasons"], {"run_id": run_id}).fetchall()
 
 
-def publish(connection: Connection, claim: Claim, run_id: int) -> None:
+def publish(
+    connection: Connection,
+    claim: Claim,
+    run_id: int,
+    show: Callable[[Connection], None] = lambda _connection: None,
+) -> None:
     """Make the run what readers see for its slot: one transaction, all or nothing.
 
+    `show` brings the job's views to its definition, inside that transaction.
     Raises ClaimLostError, and then nothing has changed.
     """
     ids = {**claim.ids, "run_id": run_id}
@@ -263,6 +269,7 @@ def publish(connection: Connection, claim: Claim, run_id: int) -> None:
         # A published run must survive a crash of the server, whatever the database's default is: with
         # synchronous_commit off, 7 of 8 "published" runs were lost when PostgreSQL was killed.
         connection.execute("SET LOCAL synchronous_commit = on")
+        show(connection)
         for statement in (
             "lock_pointer",
             "supersede",
@@ -285,7 +292,9 @@ def close_run(connection: Connection, claim: Claim, run_id: int, status: str, er
 
 
 def _held_by(slot: Slot, holder: Row | None) -> str:
-    if holder is None:  # given back between the two looks: as good as free, but say so rather than race on
+    if (
+        holder is None or holder["holder"] is None
+    ):  # given back between the two looks: as good as free, but say so rather than race on
         return f"{slot.job}: another run has just finished this interval; run again"
     who = holder["holder"]
     until = holder["lease_until"].strftime("%H:%M:%S")

@@ -51,16 +51,6 @@ KEY_KINDS = {
     "date": "date",
 }
 
-_SESSION = {
-    "application_name": "batchpred read",
-    "options": "-c default_transaction_read_only=on -c timezone=UTC",
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "4",
-    "tcp_user_timeout": "30000",
-}
-
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
 # 330,000 narrow rows, more than a chunk.
 _BATCH_BYTES = 4_000_000
@@ -95,7 +85,7 @@ class QuerySource:
     def describe(self) -> tuple[SourceColumn, ...]:
         """Ask PostgreSQL which columns the query yields, without reading a row. Raises SourceError."""
         with self._session() as connection:
-            cursor = connection.execute(self._wrapped("SELECT * FROM ({}) AS source LIMIT 0", connection))
+            cursor = connection.execute(self._wrapped("SELECT * FROM", connection, "LIMIT 0"))
             columns = [(column.name, column.type_code) for column in cursor.description or ()]
             rows = connection.execute(_SQL["type_names"], {"oids": [oid for _, oid in columns]})
             types = {row["oid"]: row["typname"] for row in rows}
@@ -107,7 +97,7 @@ class QuerySource:
     def count(self) -> int:
         """Count the rows the query yields. Raises SourceError."""
         with self._session() as connection:
-            row = connection.execute(self._wrapped("SELECT count(*) AS rows FROM ({}) AS source", connection))
+            row = connection.execute(self._wrapped("SELECT count(*) AS rows FROM", connection))
             return int(row.fetchall()[0]["rows"])
 
     def text(self) -> str:
@@ -125,26 +115,21 @@ class QuerySource:
         one the next time. Raises SourceError.
         """
         from adbc_driver_manager import Error as DriverError
-        from adbc_driver_postgresql import StatementOptions, dbapi
+        from adbc_driver_postgresql import dbapi
 
         with self._session() as connection:
             names = sql.SQL(", ").join(_selected(column) for column in columns)
-            statement = self._wrapped(
-                sql.SQL("SELECT {} FROM ").format(names).as_string() + "({}) AS source" + _ordered(order),
-                connection,
-            )
-        address = conninfo.make_conninfo(self.database.url, **_SESSION)
+            selected = sql.SQL("SELECT {} FROM").format(names).as_string()
+            statement = self._wrapped(selected, connection, _ordered(order))
+        session = self.database.session("read", "default_transaction_read_only=on")
+        address = conninfo.make_conninfo(self.database.url, **session)
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(dbapi.connect(address, autocommit=True))
                 cursor = stack.enter_context(stream.cursor())
-                size = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
-                cursor.adbc_statement.set_options(**size)
-                cursor.execute(statement.decode())
-                rows = RowReader(cursor, self)
             except DriverError as error:
                 raise self.fault(error) from error
-            yield rows
+            yield RowReader(cursor, statement.decode(), self)
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
@@ -154,11 +139,11 @@ class QuerySource:
 
     def _bound(self, connection: Connection) -> str:
         values = {name: self.values[name] for name in self.query.names}
-        return psycopg.ClientCursor(connection).mogrify(self.query.text.encode(), values or None)
+        return psycopg.ClientCursor(connection).mogrify(self.query.text.encode(), values)
 
-    def _wrapped(self, around: str, connection: Connection) -> bytes:
-        # On lines of its own: a query may end in a comment. Not str.format: the query may hold braces.
-        return around.replace("{}", f"\n{self._bound(connection)}\n", 1).encode()
+    def _wrapped(self, before: str, connection: Connection, behind: str = "") -> bytes:
+        # On lines of its own: a query may end in a comment.
+        return f"{before} (\n{self._bound(connection)}\n) AS source {behind}".encode()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -180,16 +165,31 @@ class QuerySource:
 class RowReader:
     """The rows of a query as Arrow record batches, in the order the database gives them."""
 
-    def __init__(self, cursor: Any, source: QuerySource) -> None:
-        self._batches = cursor.fetch_record_batch()
+    def __init__(self, cursor: Any, statement: str, source: QuerySource) -> None:
         self._cursor = cursor
+        self._statement = statement
         self._source = source
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Yield record batches of a few megabytes until the query is done. Raises SourceError."""
+        """Run the query and yield record batches of a few megabytes until it is done. Raises SourceError.
+
+        The statement is sent here, by the thread that reads: the driver makes an error of its own of a Ctrl-C
+        that arrives while the main thread is inside it.
+        """
+        from adbc_driver_manager import Error as DriverError
+        from adbc_driver_postgresql import StatementOptions
+
+        try:
+            self._cursor.adbc_statement.set_options(
+                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
+            )
+            self._cursor.execute(self._statement)
+            batches = self._cursor.fetch_record_batch()
+        except DriverError as error:
+            raise self._source.fault(error) from error
         while True:
             try:
-                batch = self._batches.read_next_batch()
+                batch = batches.read_next_batch()
             except StopIteration:
                 return
             except (OSError, ValueError) as error:  # Arrow's way to say what PostgreSQL said in mid-stream

@@ -43,7 +43,11 @@ def refresh(connection: Connection, job: JobTable) -> None:
         *_statements(connection, job, f"{job.name}_history", "history_view", "every published interval"),
     ]
     digest = hashlib.sha256("".join(each.as_string(connection) for each in statements).encode()).hexdigest()
-    if connection.execute(_SQL["note_views"], {"job": job.name, "digest": digest}).rowcount:
+    names = {
+        name: sql.Identifier("predictions", view).as_string(connection)
+        for name, view in (("view", job.name), ("history", f"{job.name}_history"))
+    }
+    if connection.execute(_SQL["note_views"], {"job": job.name, "digest": digest, **names}).rowcount:
         for statement in statements:
             connection.execute(statement)
 

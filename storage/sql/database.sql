@@ -5,7 +5,11 @@
 SELECT rolname
   FROM pg_roles
  WHERE rolname = 'batchpred_writer'
-   AND pg_has_role(rolname, 'MEMBER');
+   -- From 16 on one may be a member, as a role's maker is, without the right to become it.
+   AND CASE WHEN current_setting('server_version_num')::int >= 160000
+            THEN pg_has_role(rolname, 'SET')
+            ELSE pg_has_role(rolname, 'MEMBER')
+       END;
 
 -- name: notice_lost_client
 -- What this server knows of the settings by which a session notices that its client is gone: while a statement

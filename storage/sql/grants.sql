@@ -13,6 +13,10 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+                -- From 16 on the maker of a role may grant it, but is not allowed to become it by that alone.
+                IF role_name = 'batchpred_writer' AND current_setting('server_version_num')::int >= 160000 THEN
+                    EXECUTE format('GRANT %I TO %I WITH SET TRUE', role_name, current_user);
+                END IF;
             EXCEPTION
                 WHEN duplicate_object OR unique_violation THEN
                     NULL;  -- another database's upgrade was quicker
@@ -22,7 +26,8 @@ BEGIN
             END;
         END IF;
         EXECUTE format('GRANT USAGE ON SCHEMA predictions TO %I', role_name);
-        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA predictions TO %I', role_name);
+        -- The views of a job are granted by the run that makes them, their owner.
+        EXECUTE format('GRANT SELECT ON predictions._freshness, predictions._runs TO %I', role_name);
     END LOOP;
 
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_writer') THEN
@@ -32,7 +37,7 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_api') THEN
         GRANT USAGE ON SCHEMA batchpred TO batchpred_api;
-        GRANT SELECT ON batchpred.served TO batchpred_api;
+        GRANT SELECT ON batchpred.served, batchpred.alembic_version TO batchpred_api;
     END IF;
 END
 $grants$;

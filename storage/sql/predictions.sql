@@ -19,11 +19,20 @@ ON CONFLICT (name) DO UPDATE
        output_columns = excluded.output_columns,
        updated_at = now();
 
+-- name: key_of_job
+-- The key columns that the job's published predictions have, in order.
+SELECT ARRAY(SELECT each.value ->> 'name' FROM jsonb_array_elements(key_columns) WITH ORDINALITY AS each
+              ORDER BY each.ordinality) AS key
+  FROM batchpred.jobs
+ WHERE name = %(job)s;
+
 -- name: note_views
--- Remember the digest of the view statements; changes no row where it is the one already known.
+-- Remember the digest of the view statements; changes no row where it is known and the views are there.
 UPDATE batchpred.jobs
    SET views_sha256 = %(digest)s
- WHERE name = %(job)s AND views_sha256 IS DISTINCT FROM %(digest)s;
+ WHERE name = %(job)s
+   AND (views_sha256 IS DISTINCT FROM %(digest)s
+        OR to_regclass(%(view)s) IS NULL OR to_regclass(%(history)s) IS NULL);
 
 -- name: table_columns
 -- The columns of a job's table or view, in order, with their types as format_type writes them.

@@ -21,10 +21,11 @@ SELECT fence, holder, lease_until
    AND lease_until >= clock_timestamp();
 
 -- name: renew
--- Keep a claim; changes no row once another runner has taken it.
+-- Keep a claim; changes no row once another runner has taken it, or it was given back.
 UPDATE batchpred.claims
    SET lease_until = clock_timestamp() + %(lease)s
- WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s;
+ WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s
+   AND holder IS NOT NULL;
 
 -- name: release
 -- Give a claim back; changes no row once another runner has taken it.

@@ -12,7 +12,7 @@ def no_fence():
 def two_transaction_publish():
     """Move the pointer in one transaction and the statuses in another."""
 
-    def publish(connection, claim, run_id):
+    def publish(connection, claim, run_id, show):
         ids = {**claim.ids, "run_id": run_id}
         with connection.transaction():
             connection.execute(runs._SQL["supersede"], ids)

@@ -52,7 +52,7 @@ def publish(database, connection):
             runs.finish_scoring(connection, held, run_id)
             predictions.seal(connection, job, run_id)
             predictions.attach(connection, job, run_id)
-            runs.publish(connection, held, run_id)
+            runs.publish(connection, held, run_id, lambda session: predictions.show(session, job))
         return run_id
 
     return published
@@ -138,6 +138,30 @@ def test_a_run_that_is_not_published_is_seen_by_nobody(publish, connection, data
         assert [(1, 0.1)] == read(connection) == read(connection, "churn_history")
 
 
+def test_a_changed_job_shows_nothing_before_its_run_is_published(publish, connection, database):
+    """Another mode or a new output reaches readers with the publish, not with the preparations for it."""
+    publish(1, {"id": [1], "score": [0.1]})
+    publish(2, {"id": [2], "score": [0.2]})
+    changed = job("incremental", outputs=(SCORE, Column("label", "text")))
+    with runs.claim(database, connection, slot(3)) as held:
+        run_id = runs.start_run(connection, held, Pin("churn", 1, "a" * 64, "d" * 64, "CPU"), {})
+        predictions.create_run_table(connection, changed, run_id)
+        predictions.seal(connection, changed, run_id)
+        predictions.attach(connection, changed, run_id)
+        assert [(2, 0.2)] == read(connection)
+        assert "label" not in connection.execute("SELECT * FROM predictions.churn").fetchone()
+        runs.publish(connection, held, run_id, lambda session: predictions.show(session, changed))
+    assert [(1, 0.1), (2, 0.2)] == read(connection)
+
+
+def test_a_view_that_was_dropped_comes_back(publish, connection):
+    """A run puts a missing view back, though the job's definition is the known one."""
+    publish(1, {"id": [1], "score": [0.1]})
+    connection.execute("DROP VIEW predictions.churn")
+    publish(2, {"id": [1], "score": [0.2]})
+    assert [(1, 0.2)] == read(connection)
+
+
 def test_an_open_reader_neither_waits_nor_sees_the_change(publish, connection, database):
     """A repeatable-read transaction keeps its answer through a publish, which does not wait for it."""
     publish(1, {"id": [1], "score": [0.1]})
@@ -171,7 +195,7 @@ def test_a_new_output_is_added_to_what_is_published(publish, connection):
     [
         (job(outputs=(Column("score", "text"),)), "column score is text now and was double precision"),
         (job(key=(Column("id", "text", "text"),)), "column id is text now and was bigint"),
-        (job(key=(*KEY, Column("shop", "bigint", "integer"))), "column shop is new in the key"),
+        (job(key=(*KEY, Column("shop", "bigint", "integer"))), "the key is id, shop now and was id"),
     ],
 )
 def test_a_changed_type_or_key_is_refused(publish, connection, changed, says):

@@ -2,9 +2,11 @@
 
 from datetime import UTC, date, datetime
 
+import psycopg
 import pyarrow as pa
 import pytest
 
+from storage.database import Database
 from storage.parameters import bind_named
 from storage.sources import QuerySource, SourceColumn, SourceError
 
@@ -82,6 +84,40 @@ def test_values_are_bound_not_pasted(source):
     assert {
         "city": "O'Hara; DROP TABLE t; --", "p": "100%", "s": ":city", "m": 3, "d": "2026-01-01", "day": True,
     } == table.to_pylist()[0]  # fmt: skip
+
+
+def test_a_percent_sign_stays_one_where_nothing_is_bound(source):
+    """A query without parameters keeps its % signs, in operators and in text."""
+    assert [{"m": 3, "p": "5%"}] == read(source("SELECT 7 % 4 AS m, '5%' AS p")).to_pylist()
+
+
+def test_options_in_the_address_are_kept(database):
+    """A search_path that the address asks for holds for the description and for the read."""
+    with database.connect(purpose="test") as connection:
+        connection.execute(
+            "CREATE SCHEMA sales; CREATE TABLE sales.t AS SELECT 1 AS a; CREATE TABLE t AS SELECT 2 AS a"
+        )
+    there = Database.at(f"{database.url}?options=-csearch_path%3Dsales")
+    source = QuerySource(there, bind_named("SELECT a FROM t", VALUES, where="t.sql"), VALUES, "t.sql")
+    assert (1, [{"a": 1}]) == (source.count(), read(source).to_pylist())
+
+
+def test_text_arrives_as_utf8_whatever_the_database_keeps(server_url):
+    """A LATIN1 database gives the same text as any other."""
+    with psycopg.connect(server_url, autocommit=True) as server:
+        name = "latin_source"
+        server.execute(f"DROP DATABASE IF EXISTS {name}")
+        server.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc"
+        )
+        try:
+            there = Database.at(server_url.rsplit("/", 1)[0] + f"/{name}")
+            source = QuerySource(
+                there, bind_named("SELECT 'K\u00f6ln' AS t", VALUES, where="t.sql"), VALUES, "t.sql"
+            )
+            assert [{"t": "K\u00f6ln"}] == read(source).to_pylist()
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_many_rows_come_in_batches(source):

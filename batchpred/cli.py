@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import click
 import typer
 
-from batchpred import __version__, cli_db, cli_models, cli_schedule, cli_start, console
+from batchpred import (
+    __version__,
+    cli_db,
+    cli_models,
+    cli_quarantine,
+    cli_runs,
+    cli_schedule,
+    cli_start,
+    console,
+)
 from batchpred.settings import Settings
 from storage.errors import BatchpredError
 
@@ -29,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_db.app, name="db")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_quarantine.app, name="quarantine")
+cli_runs.add_to(app)
 cli_schedule.add_to(app)
 cli_start.add_to(app)
 

@@ -253,18 +253,23 @@ def quarantine_reasons(connection: Connection, run_id: int) -> list[Row]:
     return connection.execute(_SQL["quarantine_reasons"], {"run_id": run_id}).fetchall()
 
 
-def publish(connection: Connection, claim: Claim, run_id: int) -> None:
+def publish(
+    connection: Connection, claim: Claim, run_id: int, *, override: tuple[str, str] | None = None
+) -> None:
     """Make the run what readers see for its slot: one transaction, all or nothing.
 
-    Raises ClaimLostError, and then nothing has changed.
+    `override` is (why, who) where a person publishes what a check had blocked. Raises ClaimLostError, and then
+    nothing has changed.
     """
-    ids = {**claim.ids, "run_id": run_id}
+    why, who = override or (None, None)
+    kind = "override" if override else "publish"
+    ids = {**claim.ids, "run_id": run_id, "kind": kind, "why": why, "by": who}
     with connection.transaction():
         # A published run must survive a crash of the server, whatever the database's default is: with
         # synchronous_commit off, 7 of 8 "published" runs were lost when PostgreSQL was killed.
         connection.execute("SET LOCAL synchronous_commit = on")
         for statement in (
-            "lock_pointer",
+            "lock_moves",
             "supersede",
             "record_publish",
             "point",

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from batchpred import __version__, cli_db, cli_models, cli_schedule, cli_start, console
+from batchpred import (
+    __version__,
+    cli_db,
+    cli_models,
+    cli_quarantine,
+    cli_runs,
+    cli_schedule,
+    cli_start,
+    console,
+)
 from batchpred.settings import Settings
 from storage.errors import BatchpredError
 
@@ -139,6 +148,8 @@ def get(
 
 
 cli_schedule.add_to(app)
+cli_runs.add_to(app)
+app.add_typer(cli_quarantine.app, name="quarantine")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobs import checks
@@ -14,6 +15,7 @@ from jobs.plan import Plan, Runtime, make_plan
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
 from storage import predictions, runs, unfinished
+from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from storage.database import Connection, Row
 
 log = logging.getLogger("batchpred.run")
+
+# Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
+# with recovery is over within them, and a scheduler tries again after that.
+RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
 
 
 @dataclass
@@ -40,11 +46,13 @@ class RunReport:
     rows: dict[str, int] = field(default_factory=lambda: {"read": 0, "scored": 0, "quarantined": 0})
     chunks: int = 0
     chunks_resumed: int = 0
+    attempts: int = 0
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
+    fence: int = field(default=0, repr=False)
 
     def count(self, run: Row) -> None:
         """Take the counts from the ledger's row of the run."""
@@ -69,7 +77,9 @@ class RunReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
-        return {name: value for name, value in vars(self).items() if name not in ("label", "exit_code")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("label", "exit_code", "fence")
+        }
 
 
 def run_job(
@@ -90,17 +100,20 @@ def run_job(
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
     began = time.monotonic()
     try:
-        with (
-            runtime.database.errors(f"run of {report.job}"),
-            runtime.database.connect(purpose="run", as_writer=True) as connection,
-        ):
-            plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
-            _describe(report, plan)
-            if force or not _is_published(connection, plan, report):
-                with runs.claim(runtime.database, connection, plan.slot) as claim:
-                    # Whoever held the claim before us may have published just now.
-                    if force or not _is_published(connection, plan, report):
-                        _run(connection, plan, claim, report, on_progress)
+        for delay in (*RETRY_DELAYS, None):
+            try:
+                _attempt(runtime, job_file, interval, report, on_progress, model_ref=model_ref, force=force)
+                break
+            except BatchpredError as error:
+                # A first connection that fails is a wrong address or a server that is down; a later one is a
+                # server that comes back.
+                is_back_soon = report.attempts > 1 and isinstance(error, DatabaseUnreachableError)
+                if delay is None or not (error.is_transient or is_back_soon):
+                    raise
+                log.warning(
+                    "run interrupted", extra={"job": report.job, "error": str(error), "again_in": delay}
+                )
+                time.sleep(delay)
     except BatchpredError as error:
         status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
         report.status = status.get(type(error), "failed")
@@ -116,6 +129,36 @@ def run_job(
     return report
 
 
+def _attempt(
+    runtime: Runtime,
+    job_file: JobFile,
+    interval: Interval,
+    report: RunReport,
+    on_progress: Callable[[int], None],
+    *,
+    model_ref: str | None,
+    force: bool,
+) -> None:
+    """Do a run on a connection of its own, or find that it is done: what is so is read, never remembered.
+
+    That is why a second attempt is safe after a lost connection, when nobody knows whether the last COMMIT
+    happened: it finds the run published, or takes it up at the last chunk that was committed.
+    """
+    report.attempts += 1
+    with (
+        runtime.database.errors(f"run of {report.job}"),
+        runtime.database.connect(purpose="run", as_writer=True) as connection,
+    ):
+        plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        _describe(report, plan)
+        if _is_published(connection, plan, report, force=force):
+            return
+        with runs.claim(runtime.database, connection, plan.slot) as claim:
+            # Whoever held the claim before us may have published just now.
+            if not _is_published(connection, plan, report, force=force):
+                _run(connection, plan, claim, report, on_progress)
+
+
 def _run(
     connection: Connection,
     plan: Plan,
@@ -129,6 +172,7 @@ def _run(
     """
     stopped = unfinished.take_up(connection, claim, plan.pin, plan.table)
     run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim)
+    report.fence = claim.fence
     try:
         log.info(
             "run resumed" if stopped else "run started",
@@ -144,11 +188,8 @@ def _run(
         predictions.analyze(connection, run_id)
         checks.check(connection, plan, run)
         predictions.attach(connection, plan.table, run_id, claim.check)
-        predictions.patiently(
-            lambda: runs.publish(
-                connection, claim, run_id, lambda session: predictions.show(session, plan.table)
-            )
-        )
+        show = partial(predictions.show, job=plan.table)
+        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show))
     except checks.ChecksFailedError as error:
         runs.close_run(connection, claim, run_id, "blocked", str(error))
         raise
@@ -196,13 +237,17 @@ def _describe(report: RunReport, plan: Plan) -> None:
     report.warnings = list(plan.warnings)
 
 
-def _is_published(connection: Connection, plan: Plan, report: RunReport) -> bool:
-    """Tell whether readers already see what this run would make: same interval, model and definition."""
+def _is_published(connection: Connection, plan: Plan, report: RunReport, *, force: bool) -> bool:
+    """Tell whether readers already see what this run would make: same interval, model and definition.
+
+    With `force` only what an attempt before this one has published counts.
+    """
     done = runs.published_run(connection, plan.slot)
-    if not done or any(
-        done[name] != getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256")
-    ):
+    is_own = done is not None and (done["run_id"], done["fence"]) == (report.run_id, report.fence)
+    if not done or (force and not is_own):
         return False
-    report.status = "unchanged"
+    if any(done[name] != getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256")):
+        return False
+    report.status = "published" if is_own else "unchanged"
     report.count(done)
     return True

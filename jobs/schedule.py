@@ -14,7 +14,7 @@ from cronsim import CronSim
 
 from jobs.interval import latest_complete
 from jobs.run import RunReport, run_job
-from storage import runs
+from storage import moves, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,4 +77,4 @@ class Ticker:
         slot = runs.Slot(name, interval.start, interval.end, interval.date)
         database = self._runtime.database
         with database.errors("tick"), database.connect(purpose="tick") as connection:
-            return runs.published_run(connection, slot) is not None
+            return moves.is_settled(connection, slot)

@@ -59,7 +59,10 @@ _ADVICE = {
     "28": "check the login in BATCHPRED_DATABASE_URL",
     "40": "run again",
     "42": "the user lacks a right or the schema is not as expected: batchpred doctor",
-    "53": "the server is out of disk, memory or connections: free some and run again",
+    "42501": "grant the right, see batchpred db grants, and run again: what is done is kept",
+    "53": "the server is short of something: free some and run again, what is done is kept",
+    "53100": "the server's disk is full: free some (batchpred gc drops runs nobody can reach) and run again",
+    "53200": "the server is out of memory: lower chunk_rows or its work_mem, and run again",
     "55": "something else has the table locked: run again",
     "57": "the server ended the session: run again once it is back",
 }
@@ -174,9 +177,12 @@ class Database:
         except psycopg.Error as error:
             state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
             lost = isinstance(error, psycopg.OperationalError) and not error.sqlstate
-            advice = _ADVICE.get("08" if lost else (error.sqlstate or "")[:2], "`--traceback` shows where")
+            code = "08000" if lost else error.sqlstate or ""
+            advice = _ADVICE.get(code) or _ADVICE.get(code[:2], "`--traceback` shows where")
             said = self.redact(error.diag.message_primary or _reason(error))
-            raise DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}") from error
+            fault = DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}")
+            fault.is_transient = is_transient(error)
+            raise fault from error
 
     def redact(self, text: str) -> str:
         """Remove this address's password from a text that is about to be shown."""
@@ -190,6 +196,21 @@ def _become_writer(connection: Connection) -> None:
         connection.execute(load("database")["notice_lost_client"])
     if role := connection.execute(load("database")["writer_role"]).fetchone():
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Tell by the SQLSTATE whether the same statement may succeed a moment later, on a new connection.
+
+    Without a state the connection broke, and nobody knows whether the last statement was done: look first.
+    """
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_TRANSIENT)
+
+
+# Lost connections, serialization and deadlock, an administrator or a restart, an open transaction that lasted
+# too long, a lock, too many connections. Not 53100 (disk full) and 53200 (out of memory): those need a person.
+_TRANSIENT = ("08", "40", "57P0", "25P03", "55P03", "53300")
 
 
 def _reason(error: psycopg.Error) -> str:

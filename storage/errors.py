@@ -13,6 +13,8 @@ class BatchpredError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    # Whether the same thing may succeed a moment later: a lost connection, a restart, a deadlock.
+    is_transient: bool = False
 
 
 class ConfigurationError(BatchpredError):

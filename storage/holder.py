@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ def this_process() -> dict[str, Any]:
     the pid namespace and the process's start time stand beside it.
     """
     return {"host": socket.gethostname(), "pid": os.getpid(), "world": _world(), "born": _born(os.getpid())}
+
+
+def this_person() -> str:
+    """Name the user this process belongs to and the machine, for records of who did something."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a user it has no name for
+        name = str(os.getuid())
+    return f"{name} on {socket.gethostname()}"
 
 
 def is_known_dead(holder: dict[str, Any] | None) -> bool:

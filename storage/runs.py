@@ -153,7 +153,7 @@ def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Cl
     Runs that earlier holders left running are marked abandoned.
     """
     holder = connection.execute(_SQL["claim_holder"], slot.ids).fetchone()
-    dead_fence = holder["fence"] if holder and is_known_dead(holder["holder"]) else None
+    dead_fence = holder["fence"] if holder and _is_gone(slot, holder) else None
     asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
     row = None
     # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
@@ -164,10 +164,12 @@ def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Cl
     if row is None:
         raise IntervalHeldError(_held_by(slot, connection.execute(_SQL["claim_holder"], slot.ids).fetchone()))
     held = Claim(database, slot, row["fence"])
+    _held_here.add((slot, held.fence))
     try:
         yield held
     finally:
         held.stop_renewing()
+        _held_here.discard((slot, held.fence))
         # Should this fail the lease runs out by itself; the error that brought us here is the one to show.
         with suppress(psycopg.Error):
             connection.execute(_SQL["release"], held.ids)
@@ -258,20 +260,24 @@ def publish(
     claim: Claim,
     run_id: int,
     show: Callable[[Connection], None] = lambda _connection: None,
+    *,
+    override: tuple[str, str] | None = None,
 ) -> None:
     """Make the run what readers see for its slot: one transaction, all or nothing.
 
-    `show` brings the job's views to its definition, inside that transaction.
-    Raises ClaimLostError, and then nothing has changed.
+    `show` brings the job's views to its definition, inside that transaction. `override` is (why, who) where a
+    person publishes what a check had blocked. Raises ClaimLostError, and then nothing has changed.
     """
-    ids = {**claim.ids, "run_id": run_id}
+    why, who = override or (None, None)
+    kind = "override" if override else "publish"
+    ids = {**claim.ids, "run_id": run_id, "kind": kind, "why": why, "by": who}
     with connection.transaction():
         # A published run must survive a crash of the server, whatever the database's default is: with
         # synchronous_commit off, 7 of 8 "published" runs were lost when PostgreSQL was killed.
         connection.execute("SET LOCAL synchronous_commit = on")
         show(connection)
         for statement in (
-            "lock_pointer",
+            "lock_moves",
             "supersede",
             "record_publish",
             "point",
@@ -289,6 +295,17 @@ def close_run(connection: Connection, claim: Claim, run_id: int, status: str, er
     """
     values = {"run_id": run_id, "fence": claim.fence, "status": status, "error": error}
     return connection.execute(_SQL["close"], values).rowcount == 1
+
+
+# The claims this process holds now. One that is not among them, though the ledger says it is this process's, could
+# not be given back because the connection was lost.
+_held_here: set[tuple[Slot, int]] = set()
+
+
+def _is_gone(slot: Slot, claim: Row) -> bool:
+    """Tell whether the holder of a claim is certainly at work no more."""
+    is_own = claim["holder"] == this_process()
+    return is_known_dead(claim["holder"]) or (is_own and (slot, claim["fence"]) not in _held_here)
 
 
 def _held_by(slot: Slot, holder: Row | None) -> str:

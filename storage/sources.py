@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo, sql
 
+from storage.database import is_transient
 from storage.errors import StorageError
 from storage.queries import load
 
@@ -51,9 +52,18 @@ KEY_KINDS = {
     "date": "date",
 }
 
+# A source that somebody has locked is worth a message, not a hanging run.
+_LOCK_TIMEOUT = "30s"
+
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
 # 330,000 narrow rows, more than a chunk.
 _BATCH_BYTES = 4_000_000
+
+# The Arrow driver gives no SQLSTATE for what happens in mid-stream, only words.
+_LOST = re.compile(
+    "terminating connection|server closed the connection|connection to server|could not receive data"
+    "|shutting down|starting up|recovery|lock timeout|deadlock"
+)
 
 
 class SourceError(StorageError):
@@ -121,7 +131,9 @@ class QuerySource:
             names = sql.SQL(", ").join(_selected(column) for column in columns)
             selected = sql.SQL("SELECT {} FROM").format(names).as_string()
             statement = self._wrapped(selected, connection, _ordered(order))
-        session = self.database.session("read", "default_transaction_read_only=on")
+        session = self.database.session(
+            "read", "default_transaction_read_only=on", f"lock_timeout={_LOCK_TIMEOUT}"
+        )
         address = conninfo.make_conninfo(self.database.url, **session)
         with ExitStack() as stack:
             try:
@@ -135,6 +147,7 @@ class QuerySource:
     def _session(self) -> Iterator[Connection]:
         with self._errors(), self.database.connect(purpose="source") as connection:
             connection.execute("SET default_transaction_read_only = on")
+            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
             yield connection
 
     def _bound(self, connection: Connection) -> str:
@@ -153,13 +166,17 @@ class QuerySource:
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-            raise SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}") from error
+            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}")
+            fault.is_transient = is_transient(error)
+            raise fault from error
 
     def fault(self, error: Exception) -> SourceError:
         """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
         found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
         said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
-        return SourceError(f"{self.where}: {self.database.redact(said)}")
+        fault = SourceError(f"{self.where}: {self.database.redact(said)}")
+        fault.is_transient = bool(_LOST.search(str(error)))
+        return fault
 
 
 class RowReader:

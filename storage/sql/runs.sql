@@ -114,21 +114,23 @@ UPDATE batchpred.runs
  WHERE run_id = %(run_id)s
 RETURNING runs.*;
 
--- name: lock_pointer
--- Moves of one pointer, by a run and by a person, come one after the other.
-SELECT run_id
-  FROM batchpred.published
- WHERE job = %(job)s AND interval_start = %(interval_start)s
-   FOR UPDATE;
+-- name: lock_moves
+-- Moves of one pointer, by a run and by a person, come one after the other; also where it has no row yet.
+SELECT pg_advisory_xact_lock(
+    hashtextextended('batchpred pointer ' || %(job)s || extract(epoch FROM %(interval_start)s::timestamptz), 0));
+
+-- name: pointer
+-- The run readers see of (job, interval) now.
+SELECT run_id FROM batchpred.published WHERE job = %(job)s AND interval_start = %(interval_start)s;
 
 -- name: record_publish
 -- Write the move down, before the pointer moves: from the run it names now.
-INSERT INTO batchpred.publish_moves (job, interval_start, from_run, to_run, kind)
+INSERT INTO batchpred.publish_moves (job, interval_start, from_run, to_run, kind, why, moved_by)
 VALUES (%(job)s, %(interval_start)s,
         (SELECT run_id
            FROM batchpred.published
           WHERE job = %(job)s AND interval_start = %(interval_start)s),
-        %(run_id)s, 'publish');
+        %(run_id)s, %(kind)s, %(why)s, concat(session_user, ' (' || %(by)s || ')'));
 
 -- name: supersede
 -- The run that is about to be replaced for (job, interval), if any, stops being the published one.

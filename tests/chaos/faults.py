@@ -11,6 +11,8 @@ import psycopg
 
 from tests.chaos.world import CHUNKS, end, wait, wait_until_stopped
 
+# Chunks that a runner may have scored and not committed: one being written, one waiting, one being scored.
+IN_FLIGHT = 3
 # A frozen holder is taken over when its lease and its open transaction have run out: a second in trials.
 LEASE = 1.0
 TERMINATE = """
@@ -77,8 +79,12 @@ def commit_point(trial, verdict, *, at, when, mutant=None):
 
 def lost_reply(trial, verdict, *, at, mutant=None):
     """The `at`-th COMMIT is done, and the connection breaks before its reply."""
-    trial.run(at=at, when="after", action="drop", mutant=mutant)
+    left = trial.run(at=at, when="after", action="drop", mutant=mutant)
     verdict.kills += 1
+    if left["status"] != "published" or left["scored"] > CHUNKS + IN_FLIGHT:
+        verdict.broken.append(
+            f"a lost reply ended as {left['status']}: {left['error']}, {left['scored']} chunks"
+        )
 
 
 def kill_and_count(trial, verdict, *, at):
@@ -113,7 +119,9 @@ def terminated(trial, verdict, *, after):
         for _ in range(3):
             verdict.kills += len(axe.execute(TERMINATE).fetchall())
             time.sleep(0.02)
-    wait(process, result)
+    left = wait(process, result)
+    if left["status"] != "published":
+        verdict.broken.append(f"ended sessions ended as {left['status']}: {left['error']}")
 
 
 def frozen(trial, verdict, *, at, when, mutant=None):

@@ -1,0 +1,160 @@
+"""`batchpred runs` and `batchpred rollback`: look at runs, go back to one, publish one all the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from batchpred import console
+from batchpred.settings import Settings
+from storage.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from storage.database import Connection, Row
+    from storage.moves import Move
+
+app = typer.Typer(
+    no_args_is_help=True, help="The ledger of runs: list, show, publish.", rich_markup_mode=None
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Date = Annotated[
+    str | None, typer.Option(metavar="D", help="The interval that starts on this local date of the job.")
+]
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the commands to the application."""
+    parent.add_typer(app, name="runs")
+    parent.command()(rollback)
+
+
+@app.command(name="list")
+def list_runs(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]")] = None,
+    date: Date = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first: what became of each."""
+    from storage import moves
+
+    database = Settings.read().database()
+    with database.errors("runs"), database.connect(purpose="runs", as_writer=True) as connection:
+        start = interval_start(connection, job, date)
+        found = moves.list_runs(connection, job, start, limit)
+    if as_json:
+        console.print_json({"runs": found})
+        return
+    console.print_table([_line(run) for run in found])
+    if not found:
+        console.out.print("no runs yet")
+
+
+@app.command()
+def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
+    """Show one run: rows, model, reasons in quarantine, and every move of the pointer to it or from it."""
+    from storage import moves
+
+    database = Settings.read().database()
+    with database.errors("show"), database.connect(purpose="runs", as_writer=True) as connection:
+        run = moves.show_run(connection, run_id)
+    if as_json:
+        console.print_json(run)
+        return
+    lists = ("definition", "job_table", "quarantine", "moves")
+    console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
+    for name in ("quarantine", "moves"):
+        if run[name]:
+            console.out.print()
+            console.print_table(run[name], title=name)
+    if run["status"] == "blocked" and run["has_table"]:
+        console.out.print(
+            f"\nits predictions are in {run['has_table']}; publish them all the same with:\n"
+            f'  batchpred runs publish {run_id} --override "why"',
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def publish(
+    run_id: Annotated[int, typer.Argument(metavar="RUN")],
+    override: Annotated[str, typer.Option(metavar="WHY", help="Why the check does not count; recorded.")],
+    as_json: Json = False,
+) -> None:
+    """Publish a run that a check blocked; who did it and why are recorded."""
+    from storage import moves
+
+    if not override.strip():
+        raise ConfigurationError("--override is empty: say why the check does not count; it is recorded")
+    database = Settings.read().database()
+    with database.errors("publish"), database.connect(purpose="publish", as_writer=True) as connection:
+        _say(moves.publish_blocked(database, connection, run_id, override), as_json=as_json)
+
+
+def rollback(
+    job: Annotated[str, typer.Argument(metavar="JOB")],
+    date: Date = None,
+    to: Annotated[int | None, typer.Option(metavar="RUN", help="Go back to this run.")] = None,
+    why: Annotated[str | None, typer.Option(help="Recorded with the move.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let readers see the run before the current one again; nothing is scored, nobody waits.
+
+    Without --date the newest published interval; where it has no earlier run it is withdrawn, and current falls
+    back to the interval before.
+    """
+    from storage import moves
+
+    database = Settings.read().database()
+    with database.errors("rollback"), database.connect(purpose="rollback", as_writer=True) as connection:
+        start = interval_start(connection, job, date)
+        move = moves.rollback(connection, job, interval_start=start, to_run=to, why=why)
+    _say(move, as_json=as_json)
+
+
+def interval_start(connection: Connection, job: str | None, date: str | None) -> datetime | None:
+    """Find where the interval of a job that a date names begins; None without a date.
+
+    Raises IntervalError and UnknownRunError.
+    """
+    from jobs.interval import interval_named
+    from storage import moves
+
+    if job is None or date is None:
+        return None
+    calendar = moves.calendar(connection, job)
+    zone = ZoneInfo(calendar["timezone"])
+    return interval_named(date, calendar["interval_unit"], zone, datetime.now(UTC)).start
+
+
+def _say(move: Move, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(vars(move))
+        return
+    before = f"run {move.from_run}" if move.from_run else "no run"
+    now = f"run {move.to_run}" if move.to_run else "no run: the interval is withdrawn"
+    console.out.print(
+        f"{move.job}, interval from {move.interval_start.isoformat()}: readers saw {before} and see {now}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _line(run: Row) -> dict[str, Any]:
+    version = f"/{run['model_version']}" if run["model_version"] else ""
+    return {
+        "run": run["run_id"],
+        "job": run["job"],
+        "interval": run["as_of_date"],
+        "status": run["status"],
+        "model": run["model_name"] + version,
+        "scored": run["rows_scored"],
+        "quarantined": run["rows_quarantined"],
+        "started": run["started_at"],
+        "error": (run["error"] or "")[:80],
+    }

@@ -1,0 +1,134 @@
+"""What is thrown away: predictions nobody can reach or that are past their retention, and keys to be forgotten.
+
+Nobody can reach a run that a later one of its interval has replaced, once SUPERSEDED has passed since (until then
+`batchpred rollback` may go back to it); nor one that came to nothing, once a later one was published or STOPPED
+has passed (until then the next run may take it up). A blocked run stays until its interval is published.
+
+No reader waits. A run that readers still see is first taken from the pointer and dropped by a later call, after
+GRACE: statements that began before are done by then. A partition is detached CONCURRENTLY, which lets readers of
+the job go on; if it has to wait too long it is left half-way, and the next call finishes it. A slot is claimed
+before anything of it is dropped, so a runner at work keeps what it has. The ledger's rows of runs stay.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from storage import moves, runs
+from storage.errors import StorageError
+from storage.predictions import run_table
+from storage.queries import load
+from storage.runs import IntervalHeldError, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from storage.database import Connection, Database, Row
+
+_SQL = load("garbage")
+SUPERSEDED = timedelta(days=30)
+STOPPED = timedelta(days=7)
+GRACE = timedelta(minutes=10)
+
+
+class RunAtWorkError(StorageError):
+    """A run of the job is writing: what is forgotten now could come back with its next chunk."""
+
+
+@dataclass
+class Collected:
+    """What a call did: runs whose tables were dropped, intervals withdrawn, and runs left for the next call."""
+
+    dropped: list[int] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+
+def collect(
+    database: Database,
+    connection: Connection,
+    retention: Mapping[str, timedelta],
+    *,
+    grace: timedelta = GRACE,
+    superseded: timedelta = SUPERSEDED,
+    stopped: timedelta = STOPPED,
+) -> Collected:
+    """Drop what nobody can reach, and what is older than `retention` says for its job."""
+    collected = Collected()
+    found = connection.execute(
+        _SQL["unreachable"], {"superseded": max(superseded, grace), "stopped": stopped}
+    ).fetchall()
+    for job, keep in retention.items():
+        asked = {"job": job, "keep": keep, "grace": grace}
+        found += connection.execute(_SQL["expired_replaced"], asked).fetchall()
+        for row in connection.execute(_SQL["expired"], asked).fetchall():
+            moves.withdraw(connection, job, row["interval_start"], row["run_id"])
+            collected.withdrawn.append(f"{job} {row['interval_start'].isoformat()}")
+    for run in {row["run_id"]: row for row in found}.values():
+        done = _drop(database, connection, run)
+        (collected.dropped if done else collected.left).append(run["run_id"])
+    return collected
+
+
+def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str, int]:
+    """Delete a key's predictions of every run of the job, and its rows in quarantine; return how many of each.
+
+    `key` is {column: value}. The next run scores it again if the source still has it. Raises RunAtWorkError.
+    """
+    condition = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder()) for name in key
+    )
+    written = {name: value if isinstance(value, int) else str(value) for name, value in key.items()}
+    deleted = 0
+    with connection.transaction():
+        tables = connection.execute(_SQL["tables_of_job"], {"job": job}).fetchall()
+        if any(run["status"] == "running" for run in tables):
+            raise RunAtWorkError(
+                f"{job}: a run is at work and may hold the key; wait for it, then forget again"
+            )
+        for run in tables:
+            statement = sql.SQL("DELETE FROM {} WHERE {}").format(run_table(run["run_id"]), condition)
+            deleted += connection.execute(statement, list(key.values())).rowcount
+        named = {"job": job, "key": Jsonb(written)}
+        quarantined = connection.execute(_SQL["forget_key_in_quarantine"], named).rowcount
+        connection.execute(_SQL["distrust_chunks"], {"job": job})
+    return {"predictions": deleted, "quarantined": quarantined}
+
+
+def _drop(database: Database, connection: Connection, run: Row) -> bool:
+    """Drop one run's table and what else is kept of its rows; False where it must wait."""
+    slot = Slot(run["job"], run["interval_start"], run["interval_end"], run["as_of_date"])
+    with suppress(IntervalHeldError, psycopg.errors.LockNotAvailable):
+        with runs.claim(database, connection, slot) as claim:
+            # The claim took time: a person may have moved the pointer to this run meanwhile.
+            now = runs.published_run(connection, slot)
+            if now is not None and now["run_id"] == run["run_id"]:
+                return False
+            connection.execute("SET lock_timeout = '5s'")
+            _detach(connection, run["run_id"])
+            with connection.transaction():
+                connection.execute(sql.SQL("DROP TABLE {}").format(run_table(run["run_id"])))
+                connection.execute(_SQL["forget_run_quarantine"], {"run_id": run["run_id"]})
+                connection.execute(_SQL["forget_run_chunks"], {"run_id": run["run_id"]})
+                claim.check(connection)
+        return True
+    return False
+
+
+def _detach(connection: Connection, run_id: int) -> None:
+    table = run_table(run_id)
+    found = connection.execute(_SQL["partition"], {"table": table.as_string()}).fetchone()
+    if found is None:
+        return
+    how: Sequence[str] = ("FINALIZE",) if found["is_pending"] else ("CONCURRENTLY",)
+    parent = sql.SQL(found["parent"])  # regclass quotes what needs quoting
+    connection.execute(
+        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(parent, table, sql.SQL(how[0]))
+    )

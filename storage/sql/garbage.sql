@@ -1,0 +1,74 @@
+-- What nobody can reach any more, and what is to be forgotten. storage/garbage.py says when.
+
+-- name: unreachable
+-- Runs whose table is still there and that nobody can go back to: replaced ones after their time, and runs that
+-- came to nothing once a later one of their interval was published, or after their time.
+SELECT r.run_id, r.job, r.interval_start, r.interval_end, r.as_of_date, r.status
+  FROM batchpred.runs AS r
+  LEFT JOIN batchpred.published AS p USING (run_id)
+ WHERE p.run_id IS NULL
+   AND to_regclass('batchpred_data._run_' || r.run_id) IS NOT NULL
+   AND CASE r.status
+         WHEN 'superseded' THEN coalesce((SELECT max(moved_at) FROM batchpred.publish_moves WHERE from_run = r.run_id),
+                                         r.published_at) < now() - %(superseded)s
+         WHEN 'blocked' THEN EXISTS (SELECT FROM batchpred.runs AS later
+                                      WHERE later.job = r.job AND later.interval_start = r.interval_start
+                                        AND later.run_id > r.run_id AND later.status IN ('published', 'superseded'))
+         WHEN 'running' THEN false
+         ELSE r.started_at < now() - %(stopped)s
+              OR EXISTS (SELECT FROM batchpred.runs AS later
+                          WHERE later.job = r.job AND later.interval_start = r.interval_start
+                            AND later.run_id > r.run_id AND later.status IN ('published', 'superseded'))
+       END
+ ORDER BY r.run_id;
+
+-- name: expired
+-- Published intervals of a job that are older than its predictions are kept.
+SELECT published.interval_start, published.run_id
+  FROM batchpred.published
+  JOIN batchpred.runs USING (run_id)
+ WHERE published.job = %(job)s AND runs.interval_end < now() - %(keep)s
+ ORDER BY published.interval_start;
+
+-- name: expired_replaced
+-- Replaced runs of such intervals: they go with them.
+SELECT run_id, job, interval_start, interval_end, as_of_date, status
+  FROM batchpred.runs
+ WHERE job = %(job)s
+   AND status = 'superseded'
+   AND interval_end < now() - %(keep)s
+   AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
+   AND NOT EXISTS (SELECT FROM batchpred.publish_moves
+                    WHERE from_run = runs.run_id AND moved_at > now() - %(grace)s)
+ ORDER BY run_id;
+
+-- name: partition
+-- Whether a run's table is a partition, and whether a detaching was interrupted.
+SELECT inhparent::regclass::text AS parent, inhdetachpending AS is_pending
+  FROM pg_inherits
+ WHERE inhrelid = to_regclass(%(table)s);
+
+-- name: forget_run_quarantine
+DELETE FROM batchpred.quarantine WHERE run_id = %(run_id)s;
+
+-- name: forget_run_chunks
+DELETE FROM batchpred.chunks WHERE run_id = %(run_id)s;
+
+-- name: tables_of_job
+-- Every table that holds predictions of a job, whatever became of its run.
+SELECT run_id, status
+  FROM batchpred.runs
+ WHERE job = %(job)s AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
+ ORDER BY run_id;
+
+-- name: forget_key_in_quarantine
+DELETE FROM batchpred.quarantine
+ USING batchpred.runs
+ WHERE runs.run_id = quarantine.run_id AND runs.job = %(job)s AND quarantine.key = %(key)s;
+
+-- name: distrust_chunks
+-- Stopped runs of the job are not taken up again: their chunks lack a row now that the source may still have.
+UPDATE batchpred.chunks
+   SET rows_sha256 = NULL
+  FROM batchpred.runs
+ WHERE runs.run_id = chunks.run_id AND runs.job = %(job)s AND runs.status IN ('failed', 'abandoned');

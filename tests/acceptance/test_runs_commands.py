@@ -1,0 +1,44 @@
+"""`batchpred runs`, `rollback` and `quarantine` as a person uses them after a bad night."""
+
+import pytest
+
+
+@pytest.fixture
+def rides(batchpred):
+    """The demo's project, three days published, each with sixteen or so rides in quarantine."""
+    batchpred("demo", "--folder", ".", check=True)
+    return batchpred
+
+
+def test_from_a_blocked_run_to_a_rollback(rides):
+    """A blocked run is shown, published with a reason, rolled back, and everything is on record."""
+    job = rides.folder / "rides.job.yaml"
+    good = rides("runs", "list", "rides", "--json", check=True).json["runs"][0]
+    text = job.read_text(encoding="utf-8")
+    job.write_text(text.replace("min_rows: 100,", "min_rows: 999999,"), encoding="utf-8")
+    blocked = rides("run", "rides", "--force", "--json")
+    assert (3, "blocked") == (blocked.code, blocked.json["runs"][0]["status"])
+    run_id = blocked.json["runs"][0]["run_id"]
+    shown = rides("runs", "show", run_id, check=True)
+    assert f'batchpred runs publish {run_id} --override "why"' in shown.out
+    assert 2 == rides("runs", "publish", run_id, "--override", " ").code
+    moved = rides("runs", "publish", run_id, "--override", "a holiday", "--json", check=True).json
+    assert (good["run_id"], run_id) == (moved["from_run"], moved["to_run"])
+    back = rides("rollback", "rides", "--why", "it was none", "--json", check=True).json
+    assert (run_id, good["run_id"]) == (back["from_run"], back["to_run"])
+    record = rides("runs", "show", run_id, "--json", check=True).json["moves"]
+    assert [("override", "a holiday"), ("rollback", "it was none")] == [(m["kind"], m["why"]) for m in record]
+
+
+def test_quarantined_rows_are_listed_and_tried_again(rides, database):
+    """Once the source is mended a retry publishes the interval whole, with nothing left in quarantine."""
+    before = rides("quarantine", "list", "rides", "--json", check=True).json["quarantine"]
+    assert 0 < len(before)
+    assert all("payment is NULL" in row["reason"] and row["key"]["ride_id"] for row in before)
+    with database.connect(purpose="test") as connection:
+        connection.execute("UPDATE batchpred_demo.rides SET payment = 'cash' WHERE payment IS NULL")
+    left = rides("quarantine", "retry", "rides", "--json", check=True).json
+    assert (len(before), 0) == (left["quarantined_before"], left["runs"][0]["rows"]["quarantined"])
+    assert [] == rides("quarantine", "list", "rides", "--json", check=True).json["quarantine"]
+    key = before[0]["key"]["ride_id"]
+    assert 0 == rides("get", "rides", key).code

@@ -1,0 +1,123 @@
+"""What a run does about errors of the database: try again where that helps, end clearly where it does not."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from psycopg import errors
+
+import jobs.rows
+import jobs.run
+from jobs.interval import interval_named
+from jobs.jobfile import load_job
+from jobs.onnx_file import prepare
+from jobs.plan import Runtime
+from storage import registry, runs, sources
+from tests.chaos.world import CHUNKS, JOB, SOURCE, model
+
+
+@pytest.fixture
+def run(database, tmp_path, monkeypatch):
+    """Run the job of twenty chunks in this process and return the report."""
+    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
+    path = tmp_path / "chaos.job.yaml"
+    path.write_text(JOB, encoding="utf-8")
+    prepared = prepare(model())
+    with database.connect(purpose="test") as connection:
+        connection.execute(SOURCE)
+        registry.push(
+            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
+        )
+    job_file = load_job(path, {})
+    interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
+
+    def done(**options):
+        return jobs.run.run_job(Runtime(database, tmp_path, threads=1), job_file, interval, **options)
+
+    return done
+
+
+def fail_once(monkeypatch, where, name, error, *, call=1, after=False):
+    """Let the `call`-th call of a function fail, after it has done its work or instead of that."""
+    real, calls = getattr(where, name), []
+
+    def failing(*values, **options):
+        calls.append(1)
+        result = real(*values, **options) if len(calls) != call or after else None
+        if len(calls) == call:
+            raise error
+        return result
+
+    monkeypatch.setattr(where, name, failing)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.SerializationFailure("x"),
+        errors.DeadlockDetected("x"),
+        errors.AdminShutdown("x"),
+        errors.CrashShutdown("x"),
+        errors.CannotConnectNow("x"),
+        errors.LockNotAvailable("x"),
+        psycopg.OperationalError("the connection is lost"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_passes_is_tried_again(run, monkeypatch, error, force):
+    """After a deadlock, a lost connection or a restart the run goes on, scoring no committed chunk twice."""
+    fail_once(monkeypatch, jobs.rows, "copy_in", error, call=11)
+    report = run(force=force)
+    assert ("published", 2, 10) == (report.status, report.attempts, report.chunks_resumed)
+    assert "unchanged" == run().status
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_publish_whose_reply_was_lost_is_looked_for(run, monkeypatch, force):
+    """The second attempt finds the run published and publishes nothing again."""
+    fail_once(monkeypatch, runs, "publish", psycopg.OperationalError("no reply"), after=True)
+    report = run(force=force)
+    assert ("published", 2, 0) == (report.status, report.attempts, report.exit_code)
+    assert CHUNKS == report.chunks
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errors.DiskFull("could not extend file"), "the server's disk is full"),
+        (errors.OutOfMemory("out of memory"), "lower chunk_rows"),
+        (errors.InsufficientPrivilege("permission denied"), "grant the right"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_needs_a_person_ends_the_run_and_keeps_its_chunks(run, monkeypatch, error, says):
+    """Disk full, out of memory and revoked rights are one clear line; the next run goes on where this one was."""
+    fail_once(monkeypatch, jobs.rows, "copy_in", error, call=11)
+    report = run()
+    assert ("failed", 1, 1) == (report.status, report.exit_code, report.attempts)
+    assert says in report.error
+    assert "\n" not in report.error
+    again = run()
+    assert ("published", 10) == (again.status, again.chunks_resumed)
+
+
+def test_a_locked_source_ends_the_run_with_a_message(run, database, monkeypatch):
+    """A table that somebody has locked stops the run after the lock timeout, not never."""
+    monkeypatch.setattr(sources, "_LOCK_TIMEOUT", "100ms")
+    with database.connect(purpose="lock") as other, other.transaction():
+        other.execute("LOCK TABLE rows")
+        report = run()
+    assert (1, "failed", 3) == (report.exit_code, report.status, report.attempts)
+    assert "lock timeout" in report.error
+    assert "published" == run().status
+
+
+def test_revoked_rights_on_the_source_are_one_line(run, database):
+    """A source that may not be read any more is named, with PostgreSQL's words."""
+    with database.connect(purpose="test") as connection:
+        connection.execute("ALTER TABLE rows RENAME TO real; CREATE VIEW rows AS SELECT * FROM real")
+        connection.execute("ALTER VIEW rows OWNER TO batchpred_analyst")
+    report = run()
+    assert (1, "failed", 1) == (report.exit_code, report.status, report.attempts)
+    assert "permission denied for table real" in report.error

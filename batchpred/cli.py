@@ -13,6 +13,7 @@ import typer
 from batchpred import (
     __version__,
     cli_db,
+    cli_gc,
     cli_models,
     cli_quarantine,
     cli_runs,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(cli_db.app, name="db")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_quarantine.app, name="quarantine")
+cli_gc.add_to(app)
 cli_runs.add_to(app)
 cli_schedule.add_to(app)
 cli_start.add_to(app)

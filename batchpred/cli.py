@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from batchpred import (
     __version__,
     cli_db,
+    cli_gc,
     cli_models,
     cli_quarantine,
     cli_runs,
@@ -150,6 +151,7 @@ def get(
 cli_schedule.add_to(app)
 cli_runs.add_to(app)
 app.add_typer(cli_quarantine.app, name="quarantine")
+cli_gc.add_to(app)
 
 
 @app.command()

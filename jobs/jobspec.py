@@ -262,7 +262,7 @@ class Drift(_Strict):
 
 
 class Retention(_Strict):
-    """How long published predictions are kept; declared, not acted on yet."""
+    """How long published predictions are kept after their interval; `batchpred gc` drops older ones."""
 
     predictions: Duration
 

@@ -256,5 +256,5 @@ def _output_type(dtype: str) -> str:
 
 def _warnings(job_file: JobFile) -> tuple[str, ...]:
     job = job_file.job
-    unused = [name for name in ("drift", "retention") if getattr(job, name) is not None]
+    unused = [name for name in ("drift",) if getattr(job, name) is not None]
     return tuple(f"`{name}` is declared, but this version does not act on it yet" for name in unused)

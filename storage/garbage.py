@@ -28,7 +28,7 @@ from storage.queries import load
 from storage.runs import IntervalHeldError, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from storage.database import Connection, Database, Row
 
@@ -36,6 +36,7 @@ _SQL = load("garbage")
 SUPERSEDED = timedelta(days=30)
 STOPPED = timedelta(days=7)
 GRACE = timedelta(minutes=10)
+_LOCK_TIMEOUT = "5s"
 
 
 class RunAtWorkError(StorageError):
@@ -111,8 +112,8 @@ def _drop(database: Database, connection: Connection, run: Row) -> bool:
             now = runs.published_run(connection, slot)
             if now is not None and now["run_id"] == run["run_id"]:
                 return False
-            connection.execute("SET lock_timeout = '5s'")
-            _detach(connection, run["run_id"])
+            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+            _detach(connection, run)
             with connection.transaction():
                 connection.execute(sql.SQL("DROP TABLE {}").format(run_table(run["run_id"])))
                 connection.execute(_SQL["forget_run_quarantine"], {"run_id": run["run_id"]})
@@ -122,13 +123,11 @@ def _drop(database: Database, connection: Connection, run: Row) -> bool:
     return False
 
 
-def _detach(connection: Connection, run_id: int) -> None:
-    table = run_table(run_id)
+def _detach(connection: Connection, run: Row) -> None:
+    table = run_table(run["run_id"])
     found = connection.execute(_SQL["partition"], {"table": table.as_string()}).fetchone()
-    if found is None:
-        return
-    how: Sequence[str] = ("FINALIZE",) if found["is_pending"] else ("CONCURRENTLY",)
-    parent = sql.SQL(found["parent"])  # regclass quotes what needs quoting
-    connection.execute(
-        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(parent, table, sql.SQL(how[0]))
-    )
+    if found is not None:
+        # A detaching that had to wait too long stays half done, until it is finalized.
+        how = sql.SQL("FINALIZE" if found["is_pending"] else "CONCURRENTLY")
+        parent = sql.Identifier("batchpred_data", run["job"])
+        connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(parent, table, how))

@@ -118,6 +118,19 @@ def rollback(
     return move
 
 
+def withdraw(connection: Connection, job: str, interval_start: datetime, run_id: int) -> None:
+    """Take an interval that is past its retention from readers, if they still see that run of it."""
+    slot = {"job": job, "interval_start": interval_start}
+    with connection.transaction():
+        connection.execute(_LEDGER["lock_moves"], slot)
+        if _number(connection.execute(_LEDGER["pointer"], slot).fetchone()) == run_id:
+            move = Move(job, interval_start, run_id, None)
+            _point(connection, move)
+            record = {**vars(move), "kind": "retention", "why": None, "by": this_person()}
+            connection.execute(_SQL["record"], record)
+            connection.execute(_LEDGER["announce"], slot)
+
+
 def publish_blocked(database: Database, connection: Connection, run_id: int, why: str) -> Move:
     """Publish a run that a check blocked; who did it and why are recorded.
 
@@ -141,11 +154,11 @@ def publish_blocked(database: Database, connection: Connection, run_id: int, why
 
 
 def is_settled(connection: Connection, slot: Slot) -> bool:
-    """Tell whether scheduled runs leave the interval alone: it is published, or a person rolled it back."""
+    """Tell whether scheduled runs leave the interval alone: published, rolled back, or past its retention."""
     if runs.published_run(connection, slot) is not None:
         return True
     last = connection.execute(_SQL["last_move"], slot.ids).fetchone()
-    return last is not None and last["kind"] == "rollback"
+    return last is not None and last["kind"] in ("rollback", "retention")
 
 
 def _number(run: Row | None) -> int | None:

@@ -15,7 +15,7 @@ CREATE TABLE batchpred.publish_moves (
     interval_start timestamptz NOT NULL,
     from_run bigint REFERENCES batchpred.runs,
     to_run bigint REFERENCES batchpred.runs,
-    kind text NOT NULL CHECK (kind IN ('publish', 'rollback', 'override')),
+    kind text NOT NULL CHECK (kind IN ('publish', 'rollback', 'override', 'retention')),
     why text,
     moved_at timestamptz NOT NULL DEFAULT now(),
     moved_by text NOT NULL DEFAULT session_user

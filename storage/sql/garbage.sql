@@ -43,8 +43,8 @@ SELECT run_id, job, interval_start, interval_end, as_of_date, status
  ORDER BY run_id;
 
 -- name: partition
--- Whether a run's table is a partition, and whether a detaching was interrupted.
-SELECT inhparent::regclass::text AS parent, inhdetachpending AS is_pending
+-- Whether a detaching was interrupted; no row where the run's table is no partition.
+SELECT inhdetachpending AS is_pending
   FROM pg_inherits
  WHERE inhrelid = to_regclass(%(table)s);
 

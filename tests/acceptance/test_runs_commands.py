@@ -42,3 +42,12 @@ def test_quarantined_rows_are_listed_and_tried_again(rides, database):
     assert [] == rides("quarantine", "list", "rides", "--json", check=True).json["quarantine"]
     key = before[0]["key"]["ride_id"]
     assert 0 == rides("get", "rides", key).code
+
+
+def test_a_forgotten_key_is_gone_and_gc_leaves_what_is_seen(rides):
+    """A ride that is forgotten is found no more; gc has nothing to drop while everything can be reached."""
+    key = rides("quarantine", "list", "rides", "--json", check=True).json["quarantine"][0]["key"]["ride_id"]
+    seen = next(each for each in range(key - key % 1_000_000, key) if not rides("get", "rides", each).code)
+    assert {"predictions": 1, "quarantined": 0} == rides("forget", "rides", seen, "--json", check=True).json
+    assert 1 == rides("get", "rides", seen).code
+    assert {"dropped": [], "withdrawn": [], "left": []} == rides("gc", "--json", check=True).json

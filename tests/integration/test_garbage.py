@@ -1,6 +1,7 @@
 """What is thrown away, what stays, and that no reader waits for it."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -46,7 +47,7 @@ def make(database, connection):
             if end == "published":
                 predictions.seal(connection, JOB, run_id)
                 predictions.attach(connection, JOB, run_id, held.check)
-                runs.publish(connection, held, run_id)
+                runs.publish(connection, held, run_id, partial(predictions.show, job=JOB))
             elif end != "running":
                 runs.close_run(connection, held, run_id, end, "x")
         return run_id

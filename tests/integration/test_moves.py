@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -54,7 +55,7 @@ def publish(database, connection, mode):
                 runs.close_run(connection, held, run_id, "blocked", "too few rows")
                 return run_id
             predictions.attach(connection, job(mode), run_id, held.check)
-            runs.publish(connection, held, run_id)
+            runs.publish(connection, held, run_id, partial(predictions.show, job=job(mode)))
         return run_id
 
     return published

@@ -26,7 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(schema="batchpred")
 
@@ -203,4 +203,28 @@ published = Table(
     _required("run_id", BigInteger, ForeignKey("batchpred.runs.run_id")),
     UniqueConstraint("run_id"),
     comment="The pointer: which run readers see for a job's interval. Publishing and rolling back move it",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    _required("sha256", LargeBinary),
+    _required("name", Text),
+    Column("jobs", ARRAY(Text), comment="The jobs the key may read; NULL for all of them"),
+    Column("requests_per_second", Integer),
+    Column("expires_at", _TIME),
+    _now("created_at"),
+    Column("created_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    Column("revoked_at", _TIME),
+    UniqueConstraint("sha256"),
+    comment="Who may read over HTTP: of each key only the digest is kept",
+)
+
+api_secrets = Table(
+    "api_secrets",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    _required("secret", Text),
+    comment="What servers of the read API share: the secret that signs page cursors",
 )

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import jobs, predictions, problems
+from api.edge import Edge
 from api.service import Service
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def create_app(database: Database, *, api_key: str | None = None) -> FastAPI:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    app.add_middleware(Edge)
     app.include_router(jobs.routes(service), dependencies=guard)
     app.include_router(predictions.routes(service), dependencies=guard)
     return app

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 
 from api import jobs, predictions, problems
+from api.access import Gate
 from api.edge import Edge
 from api.service import Service
 
@@ -20,13 +19,14 @@ if TYPE_CHECKING:
     from storage.database import Database
 
 
-def create_app(database: Database, *, api_key: str | None = None) -> FastAPI:
+def create_app(database: Database, *, keyless: bool = False) -> FastAPI:
     """Make the application over one database.
 
-    With `api_key`, every path under /v1 wants `Authorization: Bearer KEY`; without, the caller of this
-    function sees to it that only this machine can connect.
+    Every path under /v1 wants `Authorization: Bearer KEY`. With `keyless` it does so only from the moment the
+    first key is made; the caller of this function then sees to it that only this machine can connect.
     """
     service = Service(database)
+    gate = Gate(service.find_key, service.has_keys if keyless else lambda: True)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -36,27 +36,15 @@ def create_app(database: Database, *, api_key: str | None = None) -> FastAPI:
 
     app = FastAPI(title="batchpred read API", version="1", lifespan=lifespan, redoc_url=None)
     problems.add_to(app)
-    guard = [Depends(_key_guard(api_key))] if api_key else []
+    app.add_middleware(Edge, gate=gate)
 
     @app.get("/healthz", summary="The process is alive", tags=["operation"])
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.add_middleware(Edge)
-    app.include_router(jobs.routes(service), dependencies=guard)
-    app.include_router(predictions.routes(service), dependencies=guard)
+    bearer = HTTPBearer(auto_error=False, description="A key made by `batchpred keys create`")
+    # The edge has checked the key by then; this is for the OpenAPI document alone.
+    documented = [Security(bearer)]
+    app.include_router(jobs.routes(service), dependencies=documented)
+    app.include_router(predictions.routes(service), dependencies=documented)
     return app
-
-
-def _key_guard(api_key: str) -> Any:
-    bearer = HTTPBearer(auto_error=False)
-    expected = api_key.encode()
-
-    def guard(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> None:  # noqa: B008  # FastAPI's way
-        # Compared as bytes: a text with other than ASCII would make compare_digest raise.
-        if given is None or not hmac.compare_digest(given.credentials.encode(), expected):
-            raise HTTPException(
-                HTTPStatus.UNAUTHORIZED, "a valid API key is needed", headers={"WWW-Authenticate": "Bearer"}
-            )
-
-    return guard

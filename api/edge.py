@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING
 from fastapi import HTTPException
 
 from api import problems
+from api.access import SCOPE, RefusedError
+from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from api.access import Gate
+
 MAX_BODY_BYTES = 1 << 20  # 1,000 composite keys of 255 characters each fit
 MAX_TARGET_BYTES = 16_384
 # A client that sends its body drop by drop holds no thread, only this long a task.
 BODY_SECONDS = 10.0
+
+# What a key opens. The rest says nothing of what is served.
+_GUARDED = ("/v1", "/metrics")
 
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -41,8 +48,9 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Edge:
     """Wraps the application. An answer always has a request id: the client's own where it is a plain word."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
+        self._gate = gate
         self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
 
@@ -61,10 +69,18 @@ class Edge:
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        if refusal := _refusal(scope):
-            await answer(finish, *refusal)
-            return
-        await self._app(scope, _limited(receive), finish)
+        try:
+            _refuse(scope)
+            if scope["path"].startswith(_GUARDED):
+                scope[SCOPE] = self._gate.admit_known(scope) or await self._gate.admit(scope)
+        except RefusedError as refused:
+            await answer(finish, refused.status, refused.detail, refused.headers)
+        except StorageError as error:
+            status, detail, headers = problems.of_error(error)
+            said = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            await answer(finish, status, detail, said)
+        else:
+            await self._app(scope, _limited(receive), finish)
 
     def _request_id(self, scope: Scope) -> bytes:
         for name, value in scope["headers"]:
@@ -81,14 +97,14 @@ async def answer(send: Send, status: HTTPStatus, detail: str, headers: list[tupl
     await send({"type": "http.response.body", "body": body})
 
 
-def _refusal(scope: Scope) -> tuple[HTTPStatus, str, list[tuple[bytes, bytes]]] | None:
-    """Refuse what can be refused by its head alone."""
+def _refuse(scope: Scope) -> None:
+    """Refuse what can be refused by its head alone. Raises RefusedError."""
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
-        return HTTPStatus.REQUEST_URI_TOO_LONG, f"an address has {MAX_TARGET_BYTES} bytes at most", []
+        detail = f"an address has {MAX_TARGET_BYTES} bytes at most"
+        raise RefusedError(HTTPStatus.REQUEST_URI_TOO_LONG, detail, [])
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY_BYTES):
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE, [(b"connection", b"close")]
-    return None
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE, [(b"connection", b"close")])
 
 
 def _limited(receive: Receive) -> Callable[[], Awaitable[Message]]:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from api.access import reader_of
-from storage import served
-from storage.api_keys import cursor_secret
+from storage import api_keys, served
 from storage.served import UnknownJobError
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
+    from storage.api_keys import ApiKey
     from storage.database import Connection, Database
     from storage.served import ServedJob
 
@@ -46,8 +46,18 @@ class Service:
     def cursor_secret(self, connection: Connection) -> bytes:
         """Return what cursors are signed with: the same for every server of this database."""
         if self._secret is None:
-            self._secret = cursor_secret(connection)
+            self._secret = api_keys.cursor_secret(connection)
         return self._secret
+
+    def find_key(self, key_id: str) -> ApiKey | None:
+        """Read a key by its id. Raises DatabaseError."""
+        with self.reading() as connection:
+            return api_keys.find(connection, key_id)
+
+    def has_keys(self) -> bool:
+        """Say whether any key was ever made. Raises DatabaseError."""
+        with self.reading() as connection:
+            return api_keys.any_exist(connection)
 
 
 def job_for(connection: Connection, request: Request, name: str) -> ServedJob:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import click
 import typer
 
-from batchpred import __version__, cli_db, cli_models, cli_schedule, cli_start, console
+from batchpred import __version__, cli_db, cli_keys, cli_models, cli_schedule, cli_start, console
 from batchpred.settings import Settings
 from storage.errors import BatchpredError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     "publishing, 4 the interval is held by another run, 130 interrupted.",
 )
 app.add_typer(cli_db.app, name="db")
+app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_models.app, name="models")
 cli_schedule.add_to(app)
 cli_start.add_to(app)
@@ -141,9 +142,7 @@ def get(
 
 @app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="Without BATCHPRED_API_KEY only a loopback address.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Until a key is made only a loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""

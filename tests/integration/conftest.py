@@ -74,5 +74,5 @@ def running(app):
 @pytest.fixture
 def api(database):
     """A client of a server of the read API on the test's database."""
-    with running(create_app(database)) as address, httpx.Client(base_url=address) as client:
+    with running(create_app(database, keyless=True)) as address, httpx.Client(base_url=address) as client:
         yield client

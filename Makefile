@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports check clean wheel
+.PHONY: help demo test lint format types imports check clean wheel bench-api
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ imports: $(READY)  ## Check who may import whom
 	$(BIN)/lint-imports
 
 check: lint types imports test  ## All of the above
+
+bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
+	$(BIN)/python benchmarks/read_api.py
 
 wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

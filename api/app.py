@@ -6,11 +6,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Security
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
 from api import jobs, predictions, problems
 from api.access import Gate
 from api.edge import Edge
+from api.examples import FAULTS
+from api.hot import CACHE_ENTRIES, HotRoute
 from api.service import Service
 
 if TYPE_CHECKING:
@@ -19,28 +22,48 @@ if TYPE_CHECKING:
     from storage.database import Database
 
 
-def create_app(database: Database, *, keyless: bool = False) -> FastAPI:
+def create_app(
+    database: Database, *, keyless: bool = False, cache_entries: int = CACHE_ENTRIES, access_log: bool = True
+) -> FastAPI:
     """Make the application over one database.
 
     Every path under /v1 wants `Authorization: Bearer KEY`. With `keyless` it does so only from the moment the
     first key is made; the caller of this function then sees to it that only this machine can connect.
+    `cache_entries` answers are remembered for each job; with 0 every one is looked up.
+    `access_log` writes a line for each request to the logger batchpred.access.
     """
     service = Service(database)
     gate = Gate(service.find_key, service.has_keys if keyless else lambda: True)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.pool.open()
+        app.state.hot = hot = HotRoute(database, cache_entries=cache_entries)
+        hot.pointers.start()
         yield
+        await hot.close()
         service.pool.close()
 
     app = FastAPI(title="batchpred read API", version="1", lifespan=lifespan, redoc_url=None)
+    app.state.hot = None
     problems.add_to(app)
-    app.add_middleware(Edge, gate=gate)
+    app.add_middleware(Edge, gate=gate, access_log=access_log)
 
     @app.get("/healthz", summary="The process is alive", tags=["operation"])
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get(
+        "/readyz",
+        summary="The server can answer",
+        description="It read the database within the last second.",
+        responses={503: FAULTS[503]},
+        tags=["operation"],
+    )
+    def readyz() -> Response:
+        if app.state.hot is not None and app.state.hot.pointers.are_trusted:
+            return JSONResponse({"status": "ready"})
+        return problems.away()
 
     bearer = HTTPBearer(auto_error=False, description="A key made by `batchpred keys create`")
     # The edge has checked the key by then; this is for the OpenAPI document alone.

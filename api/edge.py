@@ -48,8 +48,9 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Edge:
     """Wraps the application. An answer always has a request id: the client's own where it is a plain word."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, *, access_log: bool = True) -> None:
         self._app = app
+        self._logs = access_log
         self._gate = gate
         self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
@@ -73,6 +74,8 @@ class Edge:
             _refuse(scope)
             if scope["path"].startswith(_GUARDED):
                 scope[SCOPE] = self._gate.admit_known(scope) or await self._gate.admit(scope)
+                if (hot := scope["app"].state.hot) is not None and await hot.answer(scope, finish):
+                    return
         except RefusedError as refused:
             await answer(finish, refused.status, refused.detail, refused.headers)
         except StorageError as error:

@@ -51,6 +51,12 @@ def response(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None 
     return Response(document(status, detail), status, headers, media_type=MEDIA_TYPE)
 
 
+def away() -> Response:
+    """Make the response while the database does not answer."""
+    again = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return response(HTTPStatus.SERVICE_UNAVAILABLE, AWAY, again)
+
+
 def add_to(app: FastAPI) -> None:
     """Answer every error the application or its routes raise."""
     for error_class in _STATUSES:

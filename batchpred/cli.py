@@ -144,11 +144,17 @@ def get(
 def serve(
     host: Annotated[str, typer.Option(help="Until a key is made only a loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    cache: Annotated[
+        int, typer.Option(min=0, help="Answers remembered for each job; with 0 none is ever stale.")
+    ] = 50_000,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="A line on stderr for each request.")
+    ] = True,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
     from batchpred.serving import serve as serve_forever
 
-    serve_forever(Settings.read(), host, port)
+    serve_forever(Settings.read(), host, port, cache_entries=cache, access_log=access_log)
 
 
 @app.command()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GRACEFUL_SECONDS = 10
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, *, cache_entries: int, access_log: bool) -> None:
     """Serve until a signal ends it. Raises ConfigurationError for an open address without a key."""
     import uvicorn
 
@@ -32,7 +32,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
             "with batchpred keys create NAME, or stay on 127.0.0.1"
         )
     access = "readers need an API key" if keyed else "no key was made yet, so for this machine only"
-    app = create_app(database, keyless=_is_loopback(host))
+    app = create_app(database, keyless=_is_loopback(host), cache_entries=cache_entries, access_log=access_log)
     console.err.print(
         f"read API on http://{host}:{port}/docs, {access}; Ctrl-C ends it", markup=False, soft_wrap=True
     )
@@ -42,7 +42,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        log_level="warning",
+        log_config=None,
+        access_log=False,
+        # Nothing here depends on who a proxy says is calling, and looking costs every request.
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )

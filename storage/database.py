@@ -144,6 +144,27 @@ class Database:
             "tcp_user_timeout": 5_000,
         }
 
+    async def reader(self, *, purpose: str, statement_timeout_ms: int) -> psycopg.AsyncConnection[Any]:
+        """Open one reading connection for the event loop, as the role batchpred_api where this user may take it.
+
+        Its plans are made once for a statement: it runs few statements, many times.
+
+        Raises DatabaseUnreachableError.
+        """
+        settings = self.reader_settings(purpose, statement_timeout_ms)
+        settings["options"] += " -c plan_cache_mode=force_generic_plan"
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.url, **settings)
+            role = await (await connection.execute(load("reads")["api_role"])).fetchone()
+            if role:
+                with suppress(psycopg.errors.InsufficientPrivilege):
+                    await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role[0])))
+        except psycopg.OperationalError as error:
+            raise DatabaseUnreachableError(
+                f"cannot connect to {self.place}: {self.redact(_reason(error))}"
+            ) from None
+        return connection
+
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
         """Turn what the driver raises in the block into one clear line: what was done, and PostgreSQL's words.

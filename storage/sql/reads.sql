@@ -23,8 +23,17 @@ SELECT job, description, mode, timezone, interval_unit, key_columns, output_colu
 SELECT * FROM batchpred.served_runs WHERE job = %(job)s ORDER BY interval_start DESC LIMIT 1;
 
 -- name: newest_runs
--- The same for every job: what the caches of the read API are checked against.
-SELECT DISTINCT ON (job) * FROM batchpred.served_runs ORDER BY job, interval_start DESC;
+-- The same for every job that has one.
+SELECT r.*
+  FROM batchpred.served AS j
+ CROSS JOIN LATERAL (SELECT *
+                       FROM batchpred.served_runs AS s
+                      WHERE s.job = j.job
+                      ORDER BY s.interval_start DESC
+                      LIMIT 1) AS r;
+
+-- name: listen
+LISTEN batchpred_published;
 
 -- name: run_as_of
 -- The published run of the interval that starts on a local date; of several (hours), the last.

@@ -73,6 +73,9 @@ def running(app):
 
 @pytest.fixture
 def api(database):
-    """A client of a server of the read API on the test's database."""
-    with running(create_app(database, keyless=True)) as address, httpx.Client(base_url=address) as client:
+    """A client of a server of the read API on the test's database, without a cache: no answer is ever stale."""
+    with (
+        running(create_app(database, keyless=True, cache_entries=0)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         yield client

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Security
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, HTTPException, Request, Security
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 
 from api import jobs, predictions, problems
-from api.access import Gate
+from api.access import Gate, reader_of
 from api.edge import Edge
 from api.examples import FAULTS
+from api.exports import Exports
 from api.hot import CACHE_ENTRIES, HotRoute
+from api.metrics import CONTENT_TYPE, Metrics
 from api.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
+    from api.exports import Form
     from storage.database import Database
 
 
 def create_app(
-    database: Database, *, keyless: bool = False, cache_entries: int = CACHE_ENTRIES, access_log: bool = True
+    database: Database,
+    *,
+    keyless: bool = False,
+    cache_entries: int = CACHE_ENTRIES,
+    access_log: bool = True,
+    exports: Mapping[str, Form] | None = None,
 ) -> FastAPI:
     """Make the application over one database.
 
@@ -31,6 +40,7 @@ def create_app(
     first key is made; the caller of this function then sees to it that only this machine can connect.
     `cache_entries` answers are remembered for each job; with 0 every one is looked up.
     `access_log` writes a line for each request to the logger batchpred.access.
+    `exports` are forms beside CSV and NDJSON, by media type: those that need libraries which may be absent.
     """
     service = Service(database)
     gate = Gate(service.find_key, service.has_keys if keyless else lambda: True)
@@ -47,7 +57,8 @@ def create_app(
     app = FastAPI(title="batchpred read API", version="1", lifespan=lifespan, redoc_url=None)
     app.state.hot = None
     problems.add_to(app)
-    app.add_middleware(Edge, gate=gate, access_log=access_log)
+    metrics = Metrics(access_log=access_log)
+    app.add_middleware(Edge, gate=gate, metrics=metrics)
 
     @app.get("/healthz", summary="The process is alive", tags=["operation"])
     def healthz() -> dict[str, str]:
@@ -65,9 +76,25 @@ def create_app(
             return JSONResponse({"status": "ready"})
         return problems.away()
 
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics of this server process",
+        description="Wants a key that opens every job: job names are labels.",
+        response_class=PlainTextResponse,
+        responses={404: FAULTS[404]},
+        tags=["operation"],
+    )
+    def metrics_page(request: Request) -> Response:
+        if reader_of(request).jobs is not None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        hot: HotRoute | None = app.state.hot
+        pointers = hot.known if hot else []
+        page = metrics.page(pointers, ready=bool(hot and hot.pointers.are_trusted))
+        return Response(page, media_type=CONTENT_TYPE)
+
     bearer = HTTPBearer(auto_error=False, description="A key made by `batchpred keys create`")
     # The edge has checked the key by then; this is for the OpenAPI document alone.
     documented = [Security(bearer)]
     app.include_router(jobs.routes(service), dependencies=documented)
-    app.include_router(predictions.routes(service), dependencies=documented)
+    app.include_router(predictions.routes(service, Exports(service, exports or {})), dependencies=documented)
     return app

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import secrets
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from api.access import Gate
+    from api.metrics import Metrics
 
 MAX_BODY_BYTES = 1 << 20  # 1,000 composite keys of 255 characters each fit
 MAX_TARGET_BYTES = 16_384
@@ -48,9 +50,9 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class Edge:
     """Wraps the application. An answer always has a request id: the client's own where it is a plain word."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, *, access_log: bool = True) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics) -> None:
         self._app = app
-        self._logs = access_log
+        self._metrics = metrics
         self._gate = gate
         self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
@@ -65,8 +67,13 @@ class Edge:
         is_page = scope["path"] in ("/docs", "/docs/oauth2-redirect")
         more = [*_SECURITY, (b"x-request-id", request_id)] + ([] if is_page else [_DATA_POLICY])
 
+        began = time.perf_counter()
+        status = 500
+
         async def finish(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
@@ -74,16 +81,19 @@ class Edge:
             _refuse(scope)
             if scope["path"].startswith(_GUARDED):
                 scope[SCOPE] = self._gate.admit_known(scope) or await self._gate.admit(scope)
-                if (hot := scope["app"].state.hot) is not None and await hot.answer(scope, finish):
+                route = scope["app"].state.hot
+                if route is not None and await route.answer(scope, finish):
                     return
         except RefusedError as refused:
             await answer(finish, refused.status, refused.detail, refused.headers)
         except StorageError as error:
-            status, detail, headers = problems.of_error(error)
+            fault, detail, headers = problems.of_error(error)
             said = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-            await answer(finish, status, detail, said)
+            await answer(finish, fault, detail, said)
         else:
             await self._app(scope, _limited(receive), finish)
+        finally:
+            self._metrics.record(scope, status, time.perf_counter() - began)
 
     def _request_id(self, scope: Scope) -> bytes:
         for name, value in scope["headers"]:

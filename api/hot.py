@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from api import answers
 from api.access import SCOPE
+from api.metrics import HOT
 from storage.keytext import KeyFormatError, parse_key
 from storage.lookups import Lookups, MovedError, Target
 from storage.pointers import Pointers
@@ -78,6 +79,11 @@ class HotRoute:
         self._lookups = Lookups(database)
         self.pointers = Pointers(database, self._read)
 
+    @property
+    def known(self) -> list[Pointer]:
+        """The jobs and their newest runs, as last read."""
+        return [served.pointer for served in self._served.values()]
+
     async def close(self) -> None:
         """Stop listening and close the connections."""
         await self.pointers.stop()
@@ -103,6 +109,7 @@ class HotRoute:
         served = self._match(scope, parts)
         if served is None:
             return False
+        scope[HOT] = True
         # Without a cache nothing is answered from memory, so nothing is ever stale.
         from_memory = self._entries > 0 and self.pointers.are_trusted
         has_it = answers.matches(_if_none_match(scope), served.tag)

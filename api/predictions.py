@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 from api import answers, cursor, pages
 from api.asked import AsOf, Page, PageAsked, key_parts, only
 from api.examples import BATCH, FAULTS, GONE, HISTORY, NOT_ACCEPTABLE, PAGE, PREDICTION, TOO_LARGE, shown
+from api.exports import JSON
 from api.service import job_for
 from storage import reads, served
 from storage.keytext import KeyFormatError, parse_key
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
+    from api.exports import Exports
     from api.service import Service
     from storage.database import Connection
     from storage.served import ServedJob, ServedRun
@@ -38,19 +40,24 @@ class KeysAsked(BaseModel):
     as_of: str | None = Field(None, pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", examples=["2019-03-20"])
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: Service, exports: Exports) -> APIRouter:
     """Make the routes over one service."""
     router = APIRouter(prefix="/v1/jobs/{job}", tags=["predictions"], responses=FAULTS)
 
     @router.get(
         "/predictions",
         summary="All current predictions: pages by key",
-        description="The cursor carries the run: the pages of one reading are of one published run.",
-        responses={**shown(PAGE), **GONE, **NOT_ACCEPTABLE},
+        description="The cursor carries the run: the pages of one reading are of one published run. Asked for "
+        f"as {', '.join(exports.media_types[1:])} by Accept, the whole run comes at once, as a stream.",
+        responses={**shown(PAGE, **{each: {} for each in exports.media_types[1:]}), **GONE, **NOT_ACCEPTABLE},
         dependencies=[Depends(only("as_of", "limit", "cursor"))],
     )
     def predictions(job: str, request: Request, as_of: AsOf, page: Page) -> Response:
-        return pages.answer(service, request, job, as_of, page)
+        media_type = exports.wanted(request.headers.get("accept"))
+        if media_type == JSON:
+            return pages.answer(service, request, job, as_of, page)
+        only("as_of")(request)
+        return exports.answer(request, job, as_of, media_type)
 
     @router.post(
         "/predictions:batchGet",

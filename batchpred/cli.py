@@ -147,14 +147,18 @@ def serve(
     cache: Annotated[
         int, typer.Option(min=0, help="Answers remembered for each job; with 0 none is ever stale.")
     ] = 50_000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Server processes; each has a cache of its own.")
+    ] = 1,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="A line on stderr for each request.")
     ] = True,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
+    from batchpred.serving import Options
     from batchpred.serving import serve as serve_forever
 
-    serve_forever(Settings.read(), host, port, cache_entries=cache, access_log=access_log)
+    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log))
 
 
 @app.command()

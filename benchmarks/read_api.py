@@ -40,6 +40,11 @@ from storage.upgrade import upgrade
 ROWS = int(os.environ.get("ROWS", "1000000"))
 SECONDS = int(os.environ.get("SECONDS", "10"))
 CONNECTIONS = 64
+FORMS = (
+    ("csv", "text/csv", "csv"),
+    ("arrow", "application/vnd.apache.arrow.stream", "binary"),
+    ("ndjson", "application/x-ndjson", "text"),
+)
 PATH = "/v1/jobs/bench/predictions/"
 
 JOB = JobTable(
@@ -184,6 +189,44 @@ async def _load(port: int, seconds: int, *, zipf: bool) -> dict[str, float]:
     }
 
 
+def export(server: Server, accept: str) -> float:
+    """Read the whole run and return the seconds it took."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{PATH.removesuffix('/')}", headers={"Accept": accept}
+    )
+    began = time.perf_counter()
+    with urllib.request.urlopen(asked, timeout=600) as answer:
+        while answer.read(1 << 20):
+            pass
+    return time.perf_counter() - began
+
+
+def batches(server: Server) -> float:
+    """Ask for 1,000 random keys twenty times in a row and return the median's seconds."""
+    took = []
+    for _ in range(20):
+        body = json.dumps({"keys": random.sample(range(1, ROWS + 1), 1_000)}).encode()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}{PATH.removesuffix('/')}:batchGet",
+            data=body, headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+        began = time.perf_counter()
+        urllib.request.urlopen(asked, timeout=60).read()
+        took.append(time.perf_counter() - began)
+    return sorted(took)[10]
+
+
+def copy_out(database: Database, run_id: int, form: str) -> float:
+    """Copy the run's table to nothing and return the seconds it took."""
+    with database.connect(purpose="bench") as connection, connection.cursor() as cursor:
+        began = time.perf_counter()
+        table = f"COPY batchpred_data._run_{run_id} TO STDOUT (FORMAT {form})"
+        with cursor.copy(table.encode()) as rows:
+            for _ in rows:
+                pass
+        return time.perf_counter() - began
+
+
 def main() -> None:
     """Measure, print a table, and end with one line of JSON."""
     # Not below a folder that is closed to the user the embedded server runs as under root.
@@ -201,6 +244,15 @@ def main() -> None:
                 load(server, folder, zipf=zipf, seconds=2)  # warm
                 found[name] = load(server, folder, zipf=zipf)
                 found[name]["memory_mb"] = server.peak_memory_mb() or 0.0
+        with Server(database) as server:
+            before = server.peak_memory_mb() or 0.0
+            whole = found["whole run"] = {}
+            for name, accept, form in FORMS:
+                whole[f"copy_{form}_s"] = copy_out(database, run_id, form)
+                whole[f"{name}_s"] = export(server, accept)
+                whole[f"{name}_of_copy"] = whole[f"{name}_s"] / whole[f"copy_{form}_s"]
+            whole["batch_1000_ms"] = batches(server) * 1e3
+            whole["memory_before_mb"], whole["memory_mb"] = before, server.peak_memory_mb() or 0.0
         most = found["pgbench"].get("rate")
         for name, figures in found.items():
             if most and "rate" in figures:

@@ -52,7 +52,7 @@ def served_job(connection: Connection, name: str) -> ServedJob:
 
 def current_prediction(connection: Connection, job: ServedJob, key: Sequence[Any]) -> Row | None:
     """Look one key up in what readers see now, with its provenance: one statement. None where it has none."""
-    rows = by_keys(job, [], source=sql.Identifier("predictions", job.name), columns=sql.SQL("p.*"))
+    rows = by_keys(job, [], source=sql.Identifier("predictions", job.name), shown=sql.SQL("p.*"))
     return connection.execute(rows, key_arrays(job, [key])).fetchone()
 
 
@@ -75,7 +75,7 @@ def look_up(job: ServedJob, run_id: int | None) -> sql.Composed:
 
 def look_up_newest(job: ServedJob, run_id: int) -> sql.Composed:
     """Write the statement that looks keys up in one run and says which run is the newest at that moment."""
-    return _compose("look_up_run", job=sql.Literal(job.name), rows=look_up(job, run_id))
+    return compose("look_up_run", job=sql.Literal(job.name), rows=look_up(job, run_id))
 
 
 def history(
@@ -86,10 +86,10 @@ def history(
         sql.SQL("{} = {}").format(sql.Identifier("p", name), sql.Literal(value))
         for name, value in zip(job.key_names, key, strict=True)
     )
-    statement = _compose(
+    statement = compose(
         "history",
-        columns=_columns(job),
-        source=_history(job),
+        columns=columns(job),
+        source=history_view(job),
         match=match,
         before=sql.Literal(before),
         limit=sql.Literal(limit),
@@ -101,10 +101,10 @@ def page_of_run(
     connection: Connection, job: ServedJob, run_id: int, after: Sequence[Any] | None, limit: int
 ) -> list[Row]:
     """Read the next rows of a published run in key order, behind the key `after`."""
-    statement = _compose(
+    statement = compose(
         "page_of_run",
-        columns=_columns(job),
-        source=_history(job),
+        columns=columns(job),
+        source=history_view(job),
         scope=sql.SQL("p.run_id = {}").format(sql.Literal(run_id)),
         after=_after(job, after),
         key=_key(job),
@@ -117,10 +117,10 @@ def page_of_current(
     connection: Connection, job: ServedJob, last: int, after: Sequence[Any] | None, limit: int
 ) -> list[Row]:
     """Read the next keys of an incremental job, each with its newest row among runs numbered up to `last`."""
-    statement = _compose(
+    statement = compose(
         "page_of_current",
-        columns=_columns(job),
-        source=_history(job),
+        columns=columns(job),
+        source=history_view(job),
         last=sql.Literal(last),
         after=_after(job, after),
         key=_key(job),
@@ -143,18 +143,18 @@ def by_keys(
     job: ServedJob,
     scope: list[sql.Composable],
     source: sql.Composable | None = None,
-    columns: sql.Composable | None = None,
+    shown: sql.Composable | None = None,
 ) -> sql.Composed:
     """Write the statement that selects the rows of some keys from a view of the job."""
     parts = {
-        "columns": columns or _columns(job),
-        "source": source or _history(job),
+        "columns": shown or columns(job),
+        "source": source or history_view(job),
         "scope": sql.SQL(" AND ").join(scope or [_TRUE]),
     }
     if len(job.key) == 1:
         ((name, kind),) = job.key
-        return _compose("rows_by_key", key=sql.Identifier("p", name), type=sql.SQL(TYPES[kind]), **parts)
-    return _compose(
+        return compose("rows_by_key", key=sql.Identifier("p", name), type=sql.SQL(TYPES[kind]), **parts)
+    return compose(
         "rows_by_keys",
         arrays=sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(TYPES[kind])) for _, kind in job.key),
         names=sql.SQL(", ").join(map(sql.Identifier, job.key_names)),
@@ -177,15 +177,18 @@ def _key(job: ServedJob) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier("p", name) for name in job.key_names)
 
 
-def _columns(job: ServedJob) -> sql.Composed:
+def columns(job: ServedJob) -> sql.Composed:
+    """Name what a row has: the key, the outputs and run_id."""
     names = (*job.key_names, *job.output_names, "run_id")
     return sql.SQL(", ").join(sql.Identifier("p", name) for name in names)
 
 
-def _history(job: ServedJob) -> sql.Identifier:
+def history_view(job: ServedJob) -> sql.Identifier:
+    """Name the view of all published runs."""
     return sql.Identifier("predictions", f"{job.name}_history")
 
 
-def _compose(statement: str, **parts: sql.Composable) -> sql.Composed:
+def compose(statement: str, **parts: sql.Composable) -> sql.Composed:
+    """Fill a statement of storage/sql/reads.sql with quoted identifiers and literals."""
     # The text comes from storage/sql/, not from a user: it is as literal as a literal.
     return sql.SQL(_SQL[statement].decode().rstrip(";")).format(**parts)

@@ -115,3 +115,27 @@ SELECT batchpred.has_api_keys() AS found;
 
 -- name: cursor_secret
 SELECT batchpred.api_secret('cursor') AS secret;
+
+-- name: export
+-- All rows of a run, as they lie: whoever wants an order has a database of their own.
+SELECT {columns} FROM {source} AS p WHERE p.run_id = {run_id};
+
+-- name: export_current
+-- Each key's newest row of an incremental job.
+SELECT {columns} FROM {source} AS p;
+
+-- name: export_csv
+COPY ({rows}) TO STDOUT (FORMAT csv, HEADER true);
+
+-- name: export_ndjson
+-- COPY's own quoting would wrap each document: JSON holds neither of these two characters, so nothing is quoted.
+COPY (SELECT to_json(exported)::text FROM ({rows}) AS exported)
+  TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01');
+
+-- name: export_long
+-- An export is longer than a look-up, and ends when its client is too slow for it.
+SET LOCAL statement_timeout = '10min';
+
+-- name: export_snapshot
+-- What another connection needs to read at this transaction's moment, as who.
+SELECT pg_export_snapshot() AS snapshot, current_user AS reader;

@@ -1,7 +1,10 @@
 """`batchpred keys` and `batchpred serve` as a user runs them."""
 
+import os
 import re
+import signal
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -59,3 +62,32 @@ def test_serve_says_who_may_read_and_stops_when_told(batchpred, free_port):
         _, said = process.communicate(timeout=30)
     assert 0 == process.returncode
     assert "no key was made yet, so for this machine only" in said
+
+
+def test_two_workers_answer_on_one_port_and_end_together(batchpred, free_port):
+    """`--workers 2` serves one address from two processes; one that dies is replaced, and a signal ends all."""
+    process = batchpred.start("serve", "--port", free_port, "--workers", 2)
+    try:
+        address = f"http://127.0.0.1:{free_port}"
+        assert {"status": "ok"} == wait_until_up(process, address).json()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if children.exists():
+            first = int(children.read_text().split()[0])
+            os.kill(first, signal.SIGKILL)
+            while len(left := children.read_text().split()) < 2 or str(first) in left:
+                pass
+        assert {"jobs": []} == httpx.get(f"{address}/v1/jobs", timeout=5).json()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert 0 == process.returncode
+
+
+def test_a_port_in_use_is_said(batchpred):
+    """A port that another program has is refused in one line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = batchpred("serve", "--port", taken.getsockname()[1])
+    assert (2, 1) == (refused.code, len(refused.err.splitlines()))
+    assert "Address already in use; choose another with --port" in refused.err

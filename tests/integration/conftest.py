@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
+from batchpred.serving import arrow_exports
 from storage import predictions, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
@@ -75,7 +76,7 @@ def running(app):
 def api(database):
     """A client of a server of the read API on the test's database, without a cache: no answer is ever stale."""
     with (
-        running(create_app(database, keyless=True, cache_entries=0)) as address,
+        running(create_app(database, keyless=True, cache_entries=0, exports=arrow_exports())) as address,
         httpx.Client(base_url=address) as client,
     ):
         yield client

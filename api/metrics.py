@@ -32,6 +32,7 @@ class Metrics:
     def __init__(self, *, access_log: bool) -> None:
         self._logs = access_log
         self._registry = CollectorRegistry()
+        self._found: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "batchpred_api_requests", "Requests answered", ("route", "status"), registry=self._registry
         )
@@ -55,8 +56,14 @@ class Metrics:
     def record(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that was answered, and write its line: neither the key sent nor the one asked for."""
         route = _route(scope)
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        # Finding a metric by its labels takes longer than counting in it. Routes and statuses are few.
+        found = self._found.get((route, status))
+        if found is None:
+            found = (self._requests.labels(route, status), self._seconds.labels(route))
+            self._found[route, status] = found
+        counter, histogram = found
+        counter.inc()
+        histogram.observe(seconds)
         if self._logs and _log.isEnabledFor(logging.INFO):
             reader = scope.get(SCOPE)
             line = {

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench chaos demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api chaos demo test lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean o
 	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 check: lint types imports test  ## All of the above
+
+bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
+	$(BIN)/python benchmarks/read_api.py
 
 wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

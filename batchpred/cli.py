@@ -14,6 +14,7 @@ from batchpred import (
     __version__,
     cli_db,
     cli_gc,
+    cli_keys,
     cli_models,
     cli_quarantine,
     cli_runs,
@@ -156,17 +157,26 @@ cli_gc.add_to(app)
 
 @app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="Without BATCHPRED_API_KEY only a loopback address.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Until a key is made only a loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    cache: Annotated[
+        int, typer.Option(min=0, help="Answers remembered for each job; with 0 none is ever stale.")
+    ] = 50_000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Server processes; each has a cache of its own.")
+    ] = 1,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="A line on stderr for each request.")
+    ] = True,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
+    from batchpred.serving import Options
     from batchpred.serving import serve as serve_forever
 
-    serve_forever(Settings.read(), host, port)
+    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log))
 
 
+app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_db.app, name="db")
 

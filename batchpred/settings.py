@@ -22,12 +22,10 @@ class Settings:
 
     BATCHPRED_DATABASE_URL   the PostgreSQL to work on; where it is not set, an embedded one is started
     BATCHPRED_HOME           where the embedded server and cached models live
-    BATCHPRED_API_KEY        the key that readers of the API must send; without it, loopback only
     """
 
     database_url: str | None
     home: Path
-    api_key: str | None = field(repr=False)
     environ: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -37,7 +35,6 @@ class Settings:
         return cls(
             database_url=environ.get("BATCHPRED_DATABASE_URL") or None,
             home=Path(home).absolute() if home else _default_home(environ),
-            api_key=environ.get("BATCHPRED_API_KEY") or None,
             environ=environ,
         )
 

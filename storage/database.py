@@ -145,26 +145,52 @@ class Database:
         }
 
     def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:
-        """Make a pool of at most `size` read-only connections; it is opened by the caller, in the background.
+        """Make a pool of at most `size` reading connections; it is opened by the caller, in the background.
 
-        A connection is looked at before it is handed out, so the pool recovers by itself from a restart.
+        A connection is looked at before it is handed out, so the pool recovers by itself from a restart. Its
+        transactions are repeatable-read and read-only, as the role batchpred_api where this user may take it.
         """
-        options = ("default_transaction_read_only=on", f"statement_timeout={statement_timeout_ms}")
         return ConnectionPool(
             self.url,
             connection_class=psycopg.Connection[Row],
-            kwargs={
-                "autocommit": True,
-                "row_factory": dict_row,
-                "prepare_threshold": None,
-                **self.session(purpose, *options),
-                "connect_timeout": "3",
-            },
+            kwargs={"row_factory": dict_row, **self.reader_settings(purpose, statement_timeout_ms)},
+            configure=_become_reader,
             min_size=1,
             max_size=size,
             check=ConnectionPool.check_connection,
             open=False,
         )
+
+    def reader_settings(self, purpose: str, statement_timeout_ms: int) -> dict[str, Any]:
+        """Return how a connection that only reads is made."""
+        options = (
+            "default_transaction_read_only=on",
+            f"statement_timeout={statement_timeout_ms}",
+            f"idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}",
+        )
+        quick = {"connect_timeout": "3", "tcp_user_timeout": "5000"}
+        return {"autocommit": True, "prepare_threshold": None, **self.session(purpose, *options), **quick}
+
+    async def reader(self, *, purpose: str, statement_timeout_ms: int) -> psycopg.AsyncConnection[Any]:
+        """Open one reading connection for the event loop, as the role batchpred_api where this user may take it.
+
+        Its plans are made once for a statement: it runs few statements, many times.
+
+        Raises DatabaseUnreachableError.
+        """
+        settings = self.reader_settings(purpose, statement_timeout_ms)
+        settings["options"] += " -c plan_cache_mode=force_generic_plan"
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.url, **settings)
+            role = await (await connection.execute(load("reads")["api_role"])).fetchone()
+            if role:
+                with suppress(psycopg.errors.InsufficientPrivilege):
+                    await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role[0])))
+        except psycopg.OperationalError as error:
+            raise DatabaseUnreachableError(
+                f"cannot connect to {self.place}: {self.redact(_reason(error))}"
+            ) from None
+        return connection
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
@@ -188,6 +214,15 @@ class Database:
         """Remove this address's password from a text that is about to be shown."""
         password = conninfo.conninfo_to_dict(self.url).get("password")
         return text.replace(str(password), "***") if password else text
+
+
+def _become_reader(connection: Connection) -> None:
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    if role := connection.execute(load("reads")["api_role"]).fetchone():
+        # A member without the SET option may not, and then reads as who it is.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
 
 
 def _become_writer(connection: Connection) -> None:

@@ -1,102 +1,194 @@
-"""How published predictions are looked up by key; the read API and `batchpred get` share it."""
+"""How published predictions are looked up by key; the read API and `batchpred get` share it.
+
+Each function reads what one statement sees, or, where it takes several, wants to be called inside one
+repeatable-read transaction of `Database.pool`: the answer is then of one moment, whatever is published
+meanwhile. A run is read through the job's history view with its number written into the statement, so the
+planner goes straight to the run's own table, and a run that is no longer published shows no row.
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
-import uuid
-from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from storage.errors import ConfigurationError, StorageError
+from storage import served
+from storage.errors import StorageError
+from storage.keytext import TYPES, KeyFormatError, parse_key
 from storage.queries import load
+from storage.served import ServedJob, UnknownJobError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from storage.database import Connection, Row
 
+__all__ = ["KeyFormatError", "PredictionNotFoundError", "ServedJob", "UnknownJobError", "parse_key"]
+
 _SQL = load("reads")
-_BIGINT = 1 << 63
-
-
-class UnknownJobError(StorageError):
-    """No job of that name has run against this database."""
-
-
-class KeyFormatError(ConfigurationError):
-    """A key has the wrong number of parts, or a part is not what its column holds."""
+_TRUE = sql.SQL("true")
 
 
 class PredictionNotFoundError(StorageError):
     """No published prediction of the job has that key."""
 
-    def __init__(self, job: ServedJob, key: Sequence[str]) -> None:
+    def __init__(self, job: ServedJob, key: Sequence[object], when: str = "current") -> None:
         named = ", ".join(f"{name} {part!r}" for (name, _), part in zip(job.key, key, strict=True))
-        super().__init__(f"no current prediction of {job.name} has {named}")
-
-
-@dataclass(frozen=True)
-class ServedJob:
-    """A job whose predictions can be read: its key columns in order, each (name, kind), and its outputs."""
-
-    name: str
-    mode: str
-    key: tuple[tuple[str, str], ...]
-    outputs: tuple[str, ...]
+        super().__init__(f"no {when} prediction of {job.name} has {named}")
 
 
 def served_job(connection: Connection, name: str) -> ServedJob:
     """Find what is needed to look up keys of a job. Raises UnknownJobError, with the nearest name."""
-    row = None
-    if "\0" not in name:  # PostgreSQL has no text with NUL, and so no job either
-        row = connection.execute(_SQL["served_job"], {"job": name}).fetchone()
-    if row is None:
-        jobs = [each["job"] for each in connection.execute(_SQL["served_jobs"])]
+    job = served.find_job(connection, name)
+    if job is None:
+        jobs = [each.name for each in served.all_jobs(connection)]
         near = difflib.get_close_matches(name, jobs, n=1)
         there = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(jobs) or 'none yet'}"
         raise UnknownJobError(f"no job {name!r} has published here; {there}")
-    key = tuple((column["name"], column["kind"]) for column in row["key_columns"])
-    return ServedJob(name, row["mode"], key, tuple(column["name"] for column in row["output_columns"]))
-
-
-def parse_key(job: ServedJob, parts: Sequence[str]) -> tuple[Any, ...]:
-    """Turn the text parts of a key into the values its columns hold. Raises KeyFormatError."""
-    names = ", ".join(f"{name} ({kind})" for name, kind in job.key)
-    if len(parts) != len(job.key):
-        raise KeyFormatError(f"a key of {job.name} has {len(job.key)} part(s), {names}; {len(parts)} given")
-    return tuple(_parse_part(name, kind, text) for (name, kind), text in zip(job.key, parts, strict=True))
+    return job
 
 
 def current_prediction(connection: Connection, job: ServedJob, key: Sequence[Any]) -> Row | None:
-    """Look one key up in what readers see now: one statement, so one published run. None where it has none."""
-    condition = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder()) for name, _ in job.key
+    """Look one key up in what readers see now, with its provenance: one statement. None where it has none."""
+    rows = by_keys(job, [], source=sql.Identifier("predictions", job.name), shown=sql.SQL("p.*"))
+    return connection.execute(rows, key_arrays(job, [key])).fetchone()
+
+
+def predictions_of(
+    connection: Connection, job: ServedJob, keys: Sequence[Sequence[Any]], run_id: int | None
+) -> list[Row]:
+    """Look keys up in a published run or, with None, in what an incremental job shows now.
+
+    A row has the key, the outputs and `run_id`.
+    """
+    return connection.execute(look_up(job, run_id), key_arrays(job, keys)).fetchall()
+
+
+def look_up(job: ServedJob, run_id: int | None) -> sql.Composed:
+    """Write the statement that looks keys up, given as `key_arrays` makes them."""
+    if run_id is None:
+        return by_keys(job, [], source=sql.Identifier("predictions", job.name))
+    return by_keys(job, [sql.SQL("p.run_id = {}").format(sql.Literal(run_id))])
+
+
+def look_up_newest(job: ServedJob, run_id: int) -> sql.Composed:
+    """Write the statement that looks keys up in one run and says which run is the newest at that moment."""
+    return compose("look_up_run", job=sql.Literal(job.name), rows=look_up(job, run_id))
+
+
+def history(
+    connection: Connection, job: ServedJob, key: Sequence[Any], before: datetime, limit: int
+) -> list[Row]:
+    """List every published prediction of a key, newest interval first, whose interval starts before a moment."""
+    match = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier("p", name), sql.Literal(value))
+        for name, value in zip(job.key_names, key, strict=True)
     )
+    statement = compose(
+        "history",
+        columns=columns(job),
+        source=history_view(job),
+        match=match,
+        before=sql.Literal(before),
+        limit=sql.Literal(limit),
+    )
+    return connection.execute(statement).fetchall()
+
+
+def page_of_run(
+    connection: Connection, job: ServedJob, run_id: int, after: Sequence[Any] | None, limit: int
+) -> list[Row]:
+    """Read the next rows of a published run in key order, behind the key `after`."""
+    statement = compose(
+        "page_of_run",
+        columns=columns(job),
+        source=history_view(job),
+        scope=sql.SQL("p.run_id = {}").format(sql.Literal(run_id)),
+        after=_after(job, after),
+        key=_key(job),
+        limit=sql.Literal(limit),
+    )
+    return connection.execute(statement).fetchall()
+
+
+def page_of_current(
+    connection: Connection, job: ServedJob, last: int, after: Sequence[Any] | None, limit: int
+) -> list[Row]:
+    """Read the next keys of an incremental job, each with its newest row among runs numbered up to `last`."""
+    statement = compose(
+        "page_of_current",
+        columns=columns(job),
+        source=history_view(job),
+        last=sql.Literal(last),
+        after=_after(job, after),
+        key=_key(job),
+        limit=sql.Literal(limit),
+    )
+    return connection.execute(statement).fetchall()
+
+
+def key_arrays(job: ServedJob, keys: Sequence[Sequence[Any]]) -> list[Any]:
+    """Turn keys into the parameters of `look_up`: one array for each key column."""
+    columns = zip(*keys, strict=True) if keys else ((),) * len(job.key)
+    return [
+        # As text, numbers have one type whatever their size, so the statement is prepared once.
+        "{" + ",".join(map(str, values)) + "}" if kind == "integer" else list(values)
+        for (_, kind), values in zip(job.key, columns, strict=True)
+    ]
+
+
+def by_keys(
+    job: ServedJob,
+    scope: list[sql.Composable],
+    source: sql.Composable | None = None,
+    shown: sql.Composable | None = None,
+) -> sql.Composed:
+    """Write the statement that selects the rows of some keys from a view of the job."""
+    parts = {
+        "columns": shown or columns(job),
+        "source": source or history_view(job),
+        "scope": sql.SQL(" AND ").join(scope or [_TRUE]),
+    }
+    if len(job.key) == 1:
+        ((name, kind),) = job.key
+        return compose("rows_by_key", key=sql.Identifier("p", name), type=sql.SQL(TYPES[kind]), **parts)
+    return compose(
+        "rows_by_keys",
+        arrays=sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(TYPES[kind])) for _, kind in job.key),
+        names=sql.SQL(", ").join(map(sql.Identifier, job.key_names)),
+        match=sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("p", name), sql.Identifier("asked", name))
+            for name in job.key_names
+        ),
+        **parts,
+    )
+
+
+def _after(job: ServedJob, key: Sequence[Any] | None) -> sql.Composable:
+    if key is None:
+        return _TRUE
+    literals = sql.SQL(", ").join(map(sql.Literal, key))
+    return sql.SQL("({}) > ({})").format(_key(job), literals)
+
+
+def _key(job: ServedJob) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier("p", name) for name in job.key_names)
+
+
+def columns(job: ServedJob) -> sql.Composed:
+    """Name what a row has: the key, the outputs and run_id."""
+    names = (*job.key_names, *job.output_names, "run_id")
+    return sql.SQL(", ").join(sql.Identifier("p", name) for name in names)
+
+
+def history_view(job: ServedJob) -> sql.Identifier:
+    """Name the view of all published runs."""
+    return sql.Identifier("predictions", f"{job.name}_history")
+
+
+def compose(statement: str, **parts: sql.Composable) -> sql.Composed:
+    """Fill a statement of storage/sql/reads.sql with quoted identifiers and literals."""
     # The text comes from storage/sql/, not from a user: it is as literal as a literal.
-    statement = sql.SQL(_SQL["current_prediction"].decode()).format(
-        view=sql.Identifier("predictions", job.name), key=condition
-    )
-    return connection.execute(statement, list(key)).fetchone()
-
-
-def _parse_part(name: str, kind: str, text: str) -> Any:
-    try:
-        if "\0" in text:
-            raise ValueError
-        if kind == "integer":
-            if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not -_BIGINT <= int(text) < _BIGINT:
-                raise ValueError
-            return int(text)
-        if kind == "uuid":
-            return str(uuid.UUID(text))  # kept as canonical text
-        if kind == "date":
-            if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-                raise ValueError
-            return date.fromisoformat(text)
-    except ValueError:
-        raise KeyFormatError(f"key part {name} is of type {kind}; {text[:80]!r} is not") from None
-    return text
+    return sql.SQL(_SQL[statement].decode().rstrip(";")).format(**parts)

@@ -26,7 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(schema="batchpred")
 
@@ -228,4 +228,28 @@ publish_moves = Table(
     Index("publish_moves_slot", "job", "interval_start", "move_id"),
     comment="Every move of the pointer of a job's interval, "
     'so that "what did readers see on 3 March" has an answer',
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    _required("sha256", LargeBinary),
+    _required("name", Text),
+    Column("jobs", ARRAY(Text), comment="The jobs the key may read; NULL for all of them"),
+    Column("requests_per_second", Integer),
+    Column("expires_at", _TIME),
+    _now("created_at"),
+    Column("created_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    Column("revoked_at", _TIME),
+    UniqueConstraint("sha256"),
+    comment="Who may read over HTTP: of each key only the digest is kept",
+)
+
+api_secrets = Table(
+    "api_secrets",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    _required("secret", Text),
+    comment="What servers of the read API share: the secret that signs page cursors",
 )

@@ -3,6 +3,6 @@
 from migrations.plain_sql import upgrade_with
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 upgrade = upgrade_with(__file__)

@@ -34,10 +34,14 @@ BEGIN
         GRANT USAGE ON SCHEMA batchpred TO batchpred_writer;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA batchpred TO batchpred_writer;
         GRANT USAGE, CREATE ON SCHEMA batchpred_data, predictions TO batchpred_writer;
+        -- Who may read is the owner's decision, not a runner's.
+        REVOKE ALL ON batchpred.api_keys, batchpred.api_secrets FROM batchpred_writer;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_api') THEN
         GRANT USAGE ON SCHEMA batchpred TO batchpred_api;
-        GRANT SELECT ON batchpred.served, batchpred.alembic_version TO batchpred_api;
+        GRANT SELECT ON batchpred.served, batchpred.served_runs, batchpred.alembic_version TO batchpred_api;
+        GRANT EXECUTE ON FUNCTION batchpred.api_key, batchpred.has_api_keys, batchpred.api_secret
+           TO batchpred_api;
     END IF;
 END
 $grants$;

@@ -1,0 +1,156 @@
+"""Who is reading: keys checked in constant time, how often each may ask, and which jobs it may see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from storage import api_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import HTTPConnection
+    from starlette.types import Scope
+
+    from storage.api_keys import ApiKey
+
+SCOPE = "batchpred.reader"
+# How long a key is trusted after it was read: a revoked one opens nothing after that.
+KEY_SECONDS = 2.0
+# Ids of keys that are not there are remembered too, and anybody can send those.
+_MOST_REMEMBERED = 1_024
+_WANTED = "a valid API key is needed: Authorization: Bearer KEY"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Someone who reads: the id of the key (None where no key is wanted) and the jobs it opens (None: all)."""
+
+    key_id: str | None = None
+    jobs: frozenset[str] | None = None
+
+    def may_read(self, job: str) -> bool:
+        """Say whether this reader may know of the job at all."""
+        return self.jobs is None or job in self.jobs
+
+
+ANYBODY = Reader()
+
+
+def reader_of(request: HTTPConnection) -> Reader:
+    """Return who sent the request."""
+    reader = request.scope.get(SCOPE, ANYBODY)
+    assert isinstance(reader, Reader)  # noqa: S101  # nothing else is put there
+    return reader
+
+
+class RefusedError(Exception):
+    """The request is not let in: with which status, why, and which headers say more."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+
+@dataclass
+class _Known:
+    """A key as it was last read, and how many requests it has left this second."""
+
+    key: ApiKey | None
+    reader: Reader
+    read_at: float
+    left: float = field(default=0.0)
+    counted_at: float = field(default=0.0)
+
+
+class Gate:
+    """Lets requests in. `find` reads a key by its id, `wanted` says whether keys are wanted; both may block."""
+
+    def __init__(self, find: Callable[[str], ApiKey | None], wanted: Callable[[], bool]) -> None:
+        self._find, self._ask_wanted = find, wanted
+        self._known: dict[str, _Known] = {}
+        self._reading: dict[str, asyncio.Task[_Known]] = {}
+        self._wanted = True
+        self._wanted_at = float("-inf")
+
+    def admit_known(self, scope: Scope) -> Reader | None:
+        """Let a request in by what is remembered; None where the database must be asked. Raises RefusedError."""
+        now = time.monotonic()
+        token = _token(scope)
+        if not self._wanted and now - self._wanted_at < KEY_SECONDS:
+            return ANYBODY
+        if not self._wanted or self._wanted_at == float("-inf"):
+            return None
+        key_id = api_keys.key_id_of(token) if token else None
+        if key_id is None:
+            raise _unauthorized()
+        known = self._known.get(key_id)
+        if known is None or now - known.read_at >= KEY_SECONDS:
+            return None
+        return _checked(known, token, now)
+
+    async def admit(self, scope: Scope) -> Reader:
+        """Let a request in. Raises RefusedError, or DatabaseError where the key cannot be read."""
+        if not self._wanted or self._wanted_at == float("-inf"):
+            self._wanted = await asyncio.to_thread(self._ask_wanted)
+            self._wanted_at = time.monotonic()
+        if not self._wanted:
+            return ANYBODY
+        token = _token(scope)
+        key_id = api_keys.key_id_of(token) if token else None
+        if key_id is None:
+            raise _unauthorized()
+        # One reading serves all who came with this key meanwhile.
+        task = self._reading.get(key_id)
+        if task is None:
+            task = asyncio.create_task(self._read(key_id))
+            self._reading[key_id] = task
+            task.add_done_callback(lambda _: self._reading.pop(key_id, None))
+        return _checked(await asyncio.shield(task), token, time.monotonic())
+
+    async def _read(self, key_id: str) -> _Known:
+        key = await asyncio.to_thread(self._find, key_id)
+        now = time.monotonic()
+        known = _Known(key, Reader(key_id, key.jobs if key else frozenset()), now, counted_at=now)
+        before = self._known.get(key_id)
+        if before is not None:  # what is left of this second is not given anew
+            known.left, known.counted_at = before.left, before.counted_at
+        elif key and key.requests_per_second:
+            known.left = float(key.requests_per_second)
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        self._known[key_id] = known
+        return known
+
+
+def _checked(known: _Known, token: bytes, now: float) -> Reader:
+    key = known.key
+    if key is None or not key.is_of(token):
+        raise _unauthorized()
+    if key.expires_at is not None and key.expires_at.timestamp() <= time.time():
+        raise _unauthorized()
+    if rate := key.requests_per_second:
+        known.left = min(float(rate), known.left + (now - known.counted_at) * rate)
+        known.counted_at = now
+        if known.left < 1.0:
+            detail = f"this key may send {rate} requests a second"
+            raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, detail, [(b"retry-after", b"1")])
+        known.left -= 1.0
+    return known.reader
+
+
+def _token(scope: Scope) -> bytes:
+    """Take the key from the one Authorization header; nothing where there is none, or another scheme."""
+    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
+        return b""
+    return bytes(found[0][7:])
+
+
+def _unauthorized() -> RefusedError:
+    # Missing, wrong, revoked, expired: one answer, so nobody learns which.
+    return RefusedError(HTTPStatus.UNAUTHORIZED, _WANTED, [(b"www-authenticate", b"Bearer")])

@@ -1,0 +1,153 @@
+"""What answers look like: the JSON of jobs, runs and predictions, and the headers that say how fresh they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from fastapi.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from storage.database import Row
+    from storage.served import ServedJob, ServedRun
+
+# An answer that was current when it was made may be used this long after the next publish: what the server's
+# own caches promise, and so what a client's cache may add.
+STALE_SECONDS = 1
+
+
+def dumps(value: Any) -> bytes:
+    """Write JSON. A number that JSON cannot write is the text NaN, Infinity or -Infinity, as PostgreSQL has it."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError:
+        text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return text.encode()
+
+
+def etag(run: ServedRun) -> str:
+    """Return the entity tag of what a run answers: its number, for a published run never changes."""
+    return f'"{run.run_id}"'
+
+
+def matches(if_none_match: str | None, tag: str) -> bool:
+    """Say whether a client has this very answer already."""
+    if not if_none_match:
+        return False
+    return tag in (each.strip().removeprefix("W/") for each in if_none_match.split(","))
+
+
+def freshness(newest: ServedRun, now: datetime) -> dict[str, str]:
+    """Return the headers that say how long an answer holds, given the job's newest run.
+
+    A cache may use it for STALE_SECONDS, and where this service cannot be reached until the job is late: until
+    then it is what the job promises. From then on every answer says that it is stale.
+    """
+    headers = {
+        "Cache-Control": f"private, max-age={STALE_SECONDS}",
+        "Age": "0",
+        "Vary": "Authorization, Accept",
+    }
+    if newest.late_at is None:
+        return headers
+    left = math.floor((newest.late_at - now).total_seconds())
+    if left > 0:
+        headers["Cache-Control"] += f", stale-if-error={left}"
+    else:
+        headers["Batchpred-Stale"] = f"late since {_plain(newest.late_at)}"
+    return headers
+
+
+def is_late(run: ServedRun | None, now: datetime) -> bool | None:
+    """Say whether the job's next run is late; None where the job promises nothing or nothing is published."""
+    return None if run is None or run.late_at is None else now > run.late_at
+
+
+def run_headers(run: ServedRun, newest: ServedRun) -> dict[str, str]:
+    """Return the headers of an answer from one run."""
+    return {"ETag": etag(run), "Batchpred-Run": str(run.run_id), **freshness(newest, datetime.now(UTC))}
+
+
+def origin(run: ServedRun) -> dict[str, Any]:
+    """Say where a prediction comes from."""
+    return {
+        "run_id": run.run_id,
+        "model": {"name": run.model_name, "version": run.model_version},
+        "interval_start": run.interval_start,
+        "interval_end": run.interval_end,
+        "as_of_date": run.as_of_date,
+        "scored_at": run.scored_at,
+    }
+
+
+def prediction(job: ServedJob, row: Row) -> dict[str, Any]:
+    """Say what was predicted for a key."""
+    return {
+        "key": {name: row[name] for name in job.key_names},
+        "prediction": {name: row[name] for name in job.output_names},
+    }
+
+
+def several(job: ServedJob, rows: Iterable[Row], runs: dict[int, ServedRun], **more: Any) -> dict[str, Any]:
+    """Make the document of several predictions: each names its run, and each run is described once."""
+    predictions = [{**prediction(job, row), "run_id": row["run_id"]} for row in rows]
+    return {
+        "job": job.name,
+        "runs": [origin(run) for run in runs.values()],
+        "predictions": predictions,
+        **more,
+    }
+
+
+def described_run(run: ServedRun) -> dict[str, Any]:
+    """Describe a run with its numbers."""
+    return {
+        **origin(run),
+        "model": {"name": run.model_name, "version": run.model_version, "sha256": run.model_sha256},
+        "predictions": run.predictions,
+        "quarantined": run.quarantined,
+        "published_at": run.published_at,
+    }
+
+
+def described_job(job: ServedJob, run: ServedRun | None) -> dict[str, Any]:
+    """Describe a job: what it serves, how fresh that is, and from which model."""
+    return {
+        "job": job.name,
+        "description": job.description,
+        "mode": job.mode,
+        "interval": job.interval_unit,
+        "timezone": job.timezone,
+        "key": [{"name": name, "type": kind} for name, kind in job.key],
+        "outputs": [{"name": name, "type": kind} for name, kind in job.outputs],
+        "late_after_seconds": None if job.late_after is None else int(job.late_after.total_seconds()),
+        "late": is_late(run, datetime.now(UTC)),
+        "current": None if run is None else described_run(run),
+    }
+
+
+def json_response(document: Any, headers: dict[str, str] | None = None) -> Response:
+    """Answer with a JSON document."""
+    return Response(dumps(document), headers=headers, media_type="application/json")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,57 @@
+"""How a whole run leaves the database: streamed by COPY, a few rows in memory at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from storage import reads
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from storage.database import Connection
+    from storage.served import ServedJob
+
+_SQL = load("reads")
+# A row at a time costs more than the rows: 64 KiB is what a socket takes at once.
+_BLOCK_BYTES = 65_536
+
+
+def allow_time(connection: Connection) -> None:
+    """Give this transaction the time an export takes."""
+    connection.execute(_SQL["export_long"])
+
+
+def csv(connection: Connection, job: ServedJob, run_id: int | None) -> Generator[bytes]:
+    """Write the rows as CSV with a header; NULL is an empty field, an empty text is quoted."""
+    return _copy(connection, reads.compose("export_csv", rows=rows_of(job, run_id)))
+
+
+def ndjson(connection: Connection, job: ServedJob, run_id: int | None) -> Generator[bytes]:
+    """Write the rows as JSON, one flat object a line."""
+    return _copy(connection, reads.compose("export_ndjson", rows=rows_of(job, run_id)))
+
+
+def rows_of(job: ServedJob, run_id: int | None) -> sql.Composed:
+    """Select the key, the outputs and run_id of a run, or of what an incremental job shows now."""
+    if run_id is None:
+        current = sql.Identifier("predictions", job.name)
+        return reads.compose("export_current", columns=reads.columns(job), source=current)
+    return reads.compose(
+        "export", columns=reads.columns(job), source=reads.history_view(job), run_id=sql.Literal(run_id)
+    )
+
+
+def _copy(connection: Connection, statement: sql.Composed) -> Generator[bytes]:
+    with connection.cursor().copy(statement) as stream:
+        block = bytearray()
+        for row in stream:
+            block += row
+            if len(block) >= _BLOCK_BYTES:
+                yield bytes(block)
+                block.clear()
+        if block:
+            yield bytes(block)

@@ -1,0 +1,83 @@
+"""Published predictions for tests: jobs of any key, published as a run would."""
+
+import socket
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import httpx
+import pyarrow as pa
+import pytest
+import uvicorn
+
+from api.app import create_app
+from batchpred.serving import arrow_exports
+from storage import predictions, runs
+from storage.arrow_copy import copy_in
+from storage.job_table import Column, JobTable
+from storage.runs import ChunkCounts, Pin, Slot
+
+TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
+
+
+@pytest.fixture
+def make_job():
+    """Declare a job with keys of the given kinds and one output."""
+
+    def make(name="churn", mode="snapshot", outputs=("score",), late_after=timedelta(hours=2), **key):
+        columns = tuple(Column(each, TYPES[kind], kind) for each, kind in (key or {"id": "integer"}).items())
+        scores = tuple(Column(each, "double precision") for each in outputs)
+        return JobTable(name, f"About {name}", mode, "day", "UTC", late_after, columns, scores)
+
+    return make
+
+
+@pytest.fixture
+def publish_rows(database):
+    """Publish rows of a job for a January day of 2026 as a run would, and return the run's number."""
+
+    def publish(job, day, rows, version=1, start=None):
+        start = start or datetime(2026, 1, day, tzinfo=UTC)
+        slot = Slot(job.name, start, start + timedelta(days=1), start.date())
+        pin = Pin("churn", version, "a" * 64, "d" * 64, "CPUExecutionProvider")
+        with database.connect(purpose="test", as_writer=True) as connection:
+            with runs.claim(database, connection, slot) as held:
+                run_id = runs.start_run(connection, held, pin, {"query": "SELECT 1"})
+                predictions.create_run_table(connection, job, run_id)
+                copy_in(connection, predictions.run_table(run_id), pa.table(rows))
+                count = len(next(iter(rows.values())))
+                runs.add_chunk(connection, run_id, 0, ChunkCounts(count, count, 0), [])
+                runs.finish_scoring(connection, held, run_id)
+                predictions.seal(connection, job, run_id)
+                predictions.attach(connection, job, run_id)
+                runs.publish(connection, held, run_id, partial(predictions.show, job=job))
+        return run_id
+
+    return publish
+
+
+@contextmanager
+def running(app):
+    """Run the application in a real server on a free port of this machine, and give its address."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def api(database):
+    """A client of a server of the read API on the test's database, without a cache: no answer is ever stale."""
+    with (
+        running(create_app(database, keyless=True, cache_entries=0, exports=arrow_exports())) as address,
+        httpx.Client(base_url=address) as client,
+    ):
+        yield client

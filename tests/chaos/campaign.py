@@ -42,6 +42,7 @@ def drawn(world, chance):
                 (faults.terminated, {"after": after}),
                 (faults.lost_reply, {"at": at}),
                 (faults.frozen, {"at": at, "when": when}),
+                (faults.changed_and_back, {"at": at}),
                 (faults.two_runners, {"apart": round(chance.uniform(0, 0.1), 3)}),
             ]
         )
@@ -52,6 +53,8 @@ def hunts(world):
     tail = range(2 + CHUNKS, len(world.points) + 2)
     return {
         "no_fence": [(faults.frozen, {"at": at, "when": "after"}) for at in reversed(tail)],
+        "gap_in_publish": [(faults.undisturbed, {})],
+        "no_recheck": [(faults.changed_and_back, {"at": 12})],
         "separate_checkpoint": [(faults.commit_point, {"at": at, "when": "after"}) for at in (5, 9, 14)],
         "two_transaction_publish": [(faults.commit_point, {"at": at, "when": "after"}) for at in tail],
     }

@@ -87,6 +87,22 @@ def lost_reply(trial, verdict, *, at, mutant=None):
         )
 
 
+def undisturbed(trial, verdict, *, mutant=None):
+    """Nothing happens at all; the reader sees whether the publish shows."""
+    left = trial.run(mutant=mutant)
+    if left["status"] != "published":
+        verdict.broken.append(f"an undisturbed run ended as {left['status']}: {left['error']}")
+
+
+def changed_and_back(trial, verdict, *, at, mutant=None):
+    """The runner is killed while the source has other values for a while, which are right when it runs again."""
+    trial.do("UPDATE rows SET b = -b")
+    trial.run(at=at, when="before", action="kill", mutant=mutant)
+    verdict.kills += 1
+    trial.do("UPDATE rows SET b = -b")
+    trial.run_until_done(mutant=mutant)
+
+
 def kill_and_count(trial, verdict, *, at):
     """The runner is killed before a chunk commits; the next run scores that chunk and those after it alone."""
     trial.run(at=at, when="before", action="kill")

@@ -1,5 +1,6 @@
 """Runners that are wrong in one way each, to show that the campaign can see what it looks for."""
 
+import jobs.resume
 import jobs.rows
 from storage import runs
 
@@ -56,4 +57,30 @@ def separate_checkpoint():
     jobs.rows.write_chunk, runs.finish_scoring = write_chunk, finish
 
 
-MUTANTS = {mutant.__name__: mutant for mutant in (no_fence, two_transaction_publish, separate_checkpoint)}
+def gap_in_publish():
+    """Take the old run from readers, and show the new one a moment later."""
+    publish = runs.publish
+
+    def with_gap(connection, claim, run_id):
+        taken = connection.execute(
+            "DELETE FROM batchpred.published RETURNING job, interval_start, run_id"
+        ).fetchall()
+        connection.execute("SELECT pg_sleep(0.1)")
+        for row in taken:
+            connection.execute(
+                "INSERT INTO batchpred.published VALUES (%(job)s, %(interval_start)s, %(run_id)s)", row
+            )
+        publish(connection, claim, run_id)
+
+    runs.publish = with_gap
+
+
+def no_recheck():
+    """Take chunks on trust: whatever the source gives now, they count as done."""
+    jobs.resume.digest_of = lambda _rows: "trusted"
+
+
+MUTANTS = {
+    mutant.__name__: mutant
+    for mutant in (no_fence, two_transaction_publish, separate_checkpoint, gap_in_publish, no_recheck)
+}

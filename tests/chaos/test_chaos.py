@@ -1,8 +1,11 @@
 """The campaign in short: some of every fault, and every mutant."""
 
+from functools import partial
+
 import pytest
 
 from tests.chaos import campaign, faults
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.world import CHUNKS, World
 
 SETTLED = 2 + CHUNKS  # the commit point at which all chunks are written
@@ -21,7 +24,7 @@ def test_a_run_comes_to_the_commit_points_it_should(world):
 
 def test_killed_at_a_commit_point_the_next_run_makes_the_clean_table(world):
     """Whatever commit a runner is killed before or after, a re-run publishes what one clean run would have."""
-    ends = [0, 1, 2, 3, 12, *range(SETTLED - 1, len(world.points))]
+    ends = [0, 1, 12, *range(SETTLED, len(world.points))]
     trials = [(faults.commit_point, {"at": at, "when": ("before", "after")[at % 2]}) for at in ends]
     trials += [(faults.commit_point, {"at": len(world.points) - 2, "when": "before"})]
     assert [] == bad(world, trials)
@@ -38,11 +41,13 @@ def test_other_faults_leave_the_clean_table_too(world):
         (faults.frozen, {"at": 10, "when": "after"}),
         (faults.frozen, {"at": len(world.points) - 3, "when": "after"}),
         (faults.two_runners, {"apart": 0.05}),
+        (faults.changed_and_back, {"at": 12}),
+        (faults.undisturbed, {}),
     ]
     assert [] == bad(world, trials)
 
 
-@pytest.mark.parametrize("at", [2, 3, 2 + CHUNKS * 9 // 10, SETTLED, SETTLED + 4])
+@pytest.mark.parametrize("at", [3, 2 + CHUNKS * 9 // 10, SETTLED + 4])
 def test_a_killed_run_repeats_only_the_chunks_in_flight(world, at):
     """Chunks that were committed are neither scored nor written again: at 90 % of 20 chunks two are left."""
     assert [] == bad(world, [(faults.kill_and_count, {"at": at})])
@@ -77,12 +82,13 @@ def test_a_source_that_changes_between_crash_and_resume_is_read_as_it_is_now(wor
         assert clean == trial.contents()
 
 
-@pytest.mark.parametrize("mutant", ["no_fence", "separate_checkpoint", "two_transaction_publish"])
+@pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_runner_that_is_wrong_is_caught(world, mutant):
     """The campaign sees what it looks for: each mutant breaks a trial."""
     assert campaign.is_caught(world, mutant, campaign.hunts(world)[mutant])
 
 
 def bad(world, trials):
-    verdicts = [faults.try_fault(world, fault, **details) for fault, details in trials]
+    planned = [partial(faults.try_fault, world, fault, **details) for fault, details in trials]
+    verdicts = faults.in_parallel(planned, campaign.WORKERS)
     return [verdict for verdict in verdicts if not verdict.holds]

@@ -54,7 +54,14 @@ def create_app(
         await hot.close()
         service.pool.close()
 
-    app = FastAPI(title="batchpred read API", version="1", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="batchpred read API",
+        version="1",
+        lifespan=lifespan,
+        # Its pages load their scripts from other people's servers; nothing here makes a reader's browser do that.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.hot = None
     problems.add_to(app)
     metrics = Metrics(access_log=access_log)

@@ -64,8 +64,7 @@ class Edge:
             return
         request_id = self._request_id(scope)
         scope["batchpred.request_id"] = request_id
-        is_page = scope["path"] in ("/docs", "/docs/oauth2-redirect")
-        more = [*_SECURITY, (b"x-request-id", request_id)] + ([] if is_page else [_DATA_POLICY])
+        more = [*_SECURITY, (b"x-request-id", request_id), _DATA_POLICY]
 
         began = time.perf_counter()
         status = 500

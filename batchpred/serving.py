@@ -50,8 +50,7 @@ def serve(settings: Settings, options: Options) -> None:
     access = "readers need an API key" if keyed else "no key was made yet, so for this machine only"
     listener = _listen(host, options.port)
     console.err.print(
-        f"read API on http://{host}:{options.port}/docs, {access}; Ctrl-C ends it",
-        markup=False,
+        f"read API on http://{host}:{options.port}, {access}; Ctrl-C ends it",
         soft_wrap=True,
     )
     run_workers(options.workers, lambda: _answer(database, options, listener))

@@ -99,17 +99,18 @@ def test_client_server_and_database_meet(demo):
             assert (expected, expected) == (status, problem["status"]), path
 
 
-def test_a_key_is_wanted_where_one_is_set(demo):
-    """With BATCHPRED_API_KEY only its bearer is answered; the health of the process is open."""
+def test_a_key_is_wanted_where_one_was_made(demo):
+    """Once a key was made only its bearer is answered; the health of the process is open."""
+    token = demo("keys", "create", "shop", "--json", check=True).json["key"]
     key = yesterday().toordinal() * 1_000_000
-    with serving(demo, BATCHPRED_API_KEY="open-sesame") as base:
+    with serving(demo) as base:
         url = f"{base}/v1/jobs/rides/predictions/{key}"
         assert 200 == call(f"{base}/healthz")[0]
         assert [401, 401, 401, 200] == [
             call(url)[0],
             call(url, Authorization="Bearer wrong")[0],
             call(url, Authorization="Basic b3Blbi1zZXNhbWU=")[0],
-            call(url, Authorization="Bearer open-sesame")[0],
+            call(url, Authorization=f"Bearer {token}")[0],
         ]
 
 
@@ -117,7 +118,7 @@ def test_an_open_address_needs_a_key(batchpred):
     """Without a key the server does not listen where other machines could read."""
     result = batchpred("serve", "--host", "0.0.0.0")
     assert 2 == result.code
-    assert "set BATCHPRED_API_KEY, or stay on 127.0.0.1" in result.err
+    assert "batchpred keys create NAME, or stay on 127.0.0.1" in result.err
 
 
 def test_init_writes_a_project_that_is_sound(batchpred):

@@ -34,7 +34,7 @@ imports: $(READY)  ## Check who may import whom
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
 	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
-check: lint types imports test  ## All of the above
+check: lint types imports test  ## Lint, types, import contracts and tests
 
 bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
 	$(BIN)/python benchmarks/read_api.py
@@ -56,7 +56,6 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-N ?= 1000000
 MODEL ?= lightgbm
 PEERS ?= pandas copy polars
 REPEAT ?= 3
@@ -65,7 +64,7 @@ BENCH := .venv-bench
 bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT=
 	@for peer in $(filter mlflow dask ray,$(PEERS)); do \
 		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt; done
-	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(N) --model $(MODEL) --repeat $(REPEAT) --peers $(PEERS)
+	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) --peers $(PEERS)
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

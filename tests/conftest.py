@@ -55,6 +55,10 @@ def _start_server() -> str:
 
     server = embedded.start(home)
     _undo.append(lambda: (embedded.stop(home), shutil.rmtree(home, ignore_errors=True)))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        # Nothing here outlives the tests, and making a database a test is mostly waiting for the disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
     _server.update(kind="embedded", url=server.url)
     return server.url
 

@@ -22,6 +22,13 @@ TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
 
 
 @pytest.fixture
+def connection(database):
+    """A session as runs have it: the writer's role where it may be taken."""
+    with database.connect(purpose="test", as_writer=True) as connection:
+        yield connection
+
+
+@pytest.fixture
 def make_job():
     """Declare a job with keys of the given kinds and one output."""
 

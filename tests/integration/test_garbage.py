@@ -26,12 +26,6 @@ def slot(day):
 
 
 @pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def make(database, connection):
     """Bring a run of a day to an end of some kind, and return its number."""
 

@@ -16,12 +16,6 @@ SLOT = Slot("tips", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinf
 PIN = Pin("tips", 1, "a" * 64, "d" * 64, "CPUExecutionProvider")
 
 
-@pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
 def take_over(connection):
     """Do what another machine's runner does once the lease has run out."""
     connection.execute(

@@ -27,12 +27,6 @@ def slot(day):
     return Slot("churn", start, start + timedelta(days=1), start.date())
 
 
-@pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
 @pytest.fixture(params=["snapshot", "incremental"])
 def mode(request):
     return request.param

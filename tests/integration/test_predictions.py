@@ -9,7 +9,7 @@ from storage import predictions, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
 from storage.predictions import ColumnsChangedError, DuplicateKeyError
-from storage.runs import ChunkCounts, Pin, Slot
+from storage.runs import Pin, Slot
 
 KEY = (Column("id", "bigint", "integer", "Key"),)
 SCORE = Column("score", "double precision", comment="Model output p[1]")
@@ -32,28 +32,11 @@ def slot(day):
 
 
 @pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def publish(database, connection):
-    """Publish rows for a day as a run would, and return the run's number."""
+def publish(publish_rows):
+    """Publish rows of the job these tests are about, for a day, and return the run's number."""
 
     def published(day, rows, job=SNAPSHOT, version=1):
-        pin = Pin("churn", version, "a" * 64, "d" * 64, "CPUExecutionProvider")
-        with runs.claim(database, connection, slot(day)) as held:
-            run_id = runs.start_run(connection, held, pin, {"query": "SELECT 1"})
-            predictions.create_run_table(connection, job, run_id)
-            copy_in(connection, predictions.run_table(run_id), pa.table(rows))
-            count = len(next(iter(rows.values())))
-            runs.add_chunk(connection, run_id, 0, ChunkCounts(count, count, 0), [])
-            runs.finish_scoring(connection, held, run_id)
-            predictions.seal(connection, job, run_id)
-            predictions.attach(connection, job, run_id)
-            runs.publish(connection, held, run_id, lambda session: predictions.show(session, job))
-        return run_id
+        return publish_rows(job, day, rows, version)
 
     return published
 

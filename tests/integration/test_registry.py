@@ -11,12 +11,6 @@ DESCRIBED = {"signature": {"inputs": [], "outputs": []}, "opset": {"ai.onnx": 18
 BIG = bytes(range(256)) * 10_000  # three pieces
 
 
-@pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
 def push(connection, data=BIG, name="churn", **options):
     return registry.push(connection, name, data, described=DESCRIBED, source="test", **options)
 

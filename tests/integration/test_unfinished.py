@@ -23,12 +23,6 @@ CHUNKS = [[("A", 2, DAY), ("B", 1, DAY)], [("Z", 1, DAY), ("a", 1, DAY)], [("a",
 
 
 @pytest.fixture
-def connection(database):
-    with database.connect(purpose="test", as_writer=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def stopped(database, connection):
     """A run of three chunks that stopped, and the claim of the next runner."""
     with runs.claim(database, connection, SLOT) as held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.jobspec import check_job_name
+from jobs.jobspec.job import check_job_name
 from storage.errors import ConfigurationError
 
 if TYPE_CHECKING:

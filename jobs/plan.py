@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
-from jobs.jobspec import parse_output_ref
+from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.onnx_file import prepare
 from storage import predictions, registry

@@ -8,7 +8,8 @@ import pytest
 
 from jobs.errors import JobFileError
 from jobs.jobfile import job_schema, load_job, load_project
-from jobs.jobspec import OutputRef, Schedule, parse_output_ref
+from jobs.jobspec.output import OutputRef, parse_output_ref
+from jobs.jobspec.schedule import Schedule
 
 JOB = """\
 version: 1

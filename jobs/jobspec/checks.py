@@ -1,0 +1,44 @@
+"""What must hold before a run is published."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jobs.jobspec.values import Share, Strict
+
+
+class Checks(Strict):
+    """What must hold before a run is published."""
+
+    min_rows: int = Field(1, ge=0, description="Predictions a run must have.")
+    max_rows_change: float | None = Field(None, gt=0, description="Largest change of the count, as a share.")
+    max_null_rate: Share | None = Field(None, description="Largest share of NULL in any output column.")
+    score_range: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="[low, high] for every floating-point output."
+    )
+    max_quarantined: Share = Field(0.01, description="Largest share of rows that may be in quarantine.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Checks:
+        if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
+            raise ValueError("score_range: the low end comes first")
+        return self
+
+
+class Drift(Strict):
+    """How far scores and features may move; declared, not acted on yet."""
+
+    metric: Literal["psi"] = "psi"
+    warn: float = Field(0.1, gt=0)
+    alert: float = Field(0.25, gt=0)
+    on_alert: Literal["warn", "block"] = "warn"
+
+    @model_validator(mode="after")
+    def _not_a_false_guard(self) -> Drift:
+        if self.on_alert == "block":
+            raise ValueError("on_alert: block would promise a guard this version does not have; write warn")
+        if self.warn > self.alert:
+            raise ValueError("warn is above alert; it comes first")
+        return self

@@ -1,0 +1,108 @@
+"""The job itself: a model of the whole file."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from jobs.errors import JobFileError
+from jobs.jobspec.checks import Checks, Drift
+from jobs.jobspec.output import Output, Retention
+from jobs.jobspec.schedule import Schedule
+from jobs.jobspec.source import Source
+from jobs.jobspec.values import ColumnName, Strict
+
+DTYPES = (
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64", "bool", "string",
+)  # fmt: skip
+
+
+def check_job_name(name: str) -> str:
+    """Return the name, or raise JobFileError: it becomes the name of a view and of an URL's part."""
+    # 55 characters, so that NAME_history fits PostgreSQL's 63 bytes: a longer one would be cut in silence.
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith("_history"):
+        raise JobFileError(
+            f"{name!r} cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
+            "not ending in _history"
+        )
+    return name
+
+
+def _feature(name: str) -> str:
+    if not name or "\0" in name or '"' in name or len(name.encode()) > 63:
+        raise ValueError(
+            f"{name!r} cannot name a source column: 1 to 63 bytes, without quotation marks and NUL"
+        )
+    return name
+
+
+def _name(text: str) -> str:
+    try:
+        return check_job_name(text)
+    except JobFileError as error:
+        raise ValueError(str(error)) from None
+
+
+def _version(value: Any) -> Any:
+    # true and 1.0 are equal to 1 in Python; Literal would let them pass.
+    if type(value) is not int or value != 1:
+        raise ValueError("version: write 1, the only one there is")
+    return value
+
+
+class Job(Strict):
+    """A job: which rows, which model, which columns, when, and what must hold."""
+
+    version: Annotated[Literal[1], BeforeValidator(_version)] = Field(
+        description="The version of this format."
+    )
+    name: Annotated[str, AfterValidator(_name)] = Field(
+        description="Also the name of the views and the file."
+    )
+    description: str = Field("", description="What one prediction says; shown to analysts.")
+    schedule: Schedule | None = None
+    interval: Literal["hour", "day", "week", "month"] = Field("day", description="What one run is about.")
+    source: Source
+    key: list[ColumnName] = Field(
+        min_length=1, max_length=8, description="The columns that name a prediction."
+    )
+    features: dict[Annotated[str, AfterValidator(_feature)], Literal[DTYPES] | None] = Field(  # type: ignore[valid-type]
+        default_factory=dict,
+        description="Source columns and their dtypes: needed, in order, for one matrix input.",
+    )
+    model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
+    output: Output
+    checks: Checks = Field(default_factory=Checks)
+    drift: Drift | None = None
+    retention: Retention | None = None
+    batch_size: int | None = Field(
+        None, ge=1, le=1_000_000, description="Rows given to the model in one call."
+    )
+    chunk_rows: int = Field(
+        100_000, ge=1, le=10_000_000, description="Rows read, scored and committed as one unit."
+    )
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone at whose midnights or hours intervals are cut."""
+        return ZoneInfo(self.schedule.timezone if self.schedule else "UTC")
+
+    @field_validator("key")
+    @classmethod
+    def _columns_differ(cls, key: list[str]) -> list[str]:
+        twice = next((name for name in key if key.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"key: column {twice!r} stands there twice")
+        return key
+
+    @field_validator("output")
+    @classmethod
+    def _outputs_beside_key(cls, output: Output, info: ValidationInfo) -> Output:
+        both = sorted(set(info.data.get("key", ())) & set(output.columns))
+        if both:
+            raise ValueError(f"output: column {both[0]!r} is in the key already")
+        return output

@@ -43,7 +43,7 @@ wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(RIVALS) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
@@ -60,11 +60,15 @@ MODEL ?= lightgbm
 PEERS ?= pandas copy polars
 REPEAT ?= 3
 BENCH := .venv-bench
+RIVALS := .venv-peers
 
-bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT=
-	@for peer in $(filter mlflow dask ray,$(PEERS)); do \
-		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt; done
-	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) --peers $(PEERS)
+bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT= (PEERS=0: alone)
+	@if [ "$(PEERS)" != 0 ]; then \
+		test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS); \
+		$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt \
+			$(patsubst %,-r benchmarks/requirements-%.txt,$(filter mlflow dask ray,$(PEERS))); fi
+	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) \
+		--peers $(PEERS) $(if $(filter-out 0,$(PEERS)),--peer-python "$(CURDIR)/$(RIVALS)/bin/python")
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

@@ -1,12 +1,15 @@
 """The same work by batchpred and by what people use instead, in one sitting: rows in PostgreSQL to predictions.
 
-    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars" REPEAT=3
+    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars mlflow dask ray" REPEAT=3
 
 Each contestant is a process of its own on the same table and model: it reads every row, scores it, and leaves
 (id, score) with a primary key. They take turns, so that a machine that slows down slows all. Printed are the
 medians, the ratios to batchpred, the peak memory of the contestant's process tree (PostgreSQL's is not in it),
 and the lines a user writes; the last line is the same as JSON. A contestant whose scores are not
 batchpred's is an error, not a result.
+
+The physical limit of the sitting is the larger of the longest stage alone and the CPU seconds of all stages,
+PostgreSQL's included, divided by the cores.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ PEERS = {
     "dask": "dask_frame.py",
     "ray": "ray_data.py",
 }
+STAGES = ("read", "score", "write")
 JOB = """\
 version: 1
 name: bench
@@ -59,6 +63,9 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--model", choices=["lightgbm", "logistic"], default="lightgbm")
     options.add_argument("--peers", nargs="*", choices=[*PEERS, "0"], default=["pandas", "copy", "polars"])
+    options.add_argument(
+        "--peer-python", default=sys.executable, help="the Python that has the peers' libraries"
+    )
     options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--out", type=Path, help="write the JSON there too")
     chosen = options.parse_args()
@@ -106,19 +113,24 @@ def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
     subprocess.run(push, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
     peers = [peer for peer in chosen.peers if peer != "0"]
-    commands = {"batchpred": [*batchpred, "run", "bench", "--date", "2026-01-01", "--force"]}
-    commands |= {peer: [sys.executable, str(HERE / "peers" / PEERS[peer])] for peer in peers}
-    commands["limit: read"] = [sys.executable, str(HERE / "limits.py"), "read"]
-    commands["limit: score"] = [sys.executable, str(HERE / "limits.py"), "score"]
-    commands["limit: write"] = [sys.executable, str(HERE / "limits.py"), "write"]
+    scripts = {peer: [chosen.peer_python, str(HERE / "peers" / PEERS[peer])] for peer in peers}
+    if "mlflow" in peers:
+        save = [chosen.peer_python, str(HERE / "peers" / "mlflow_save.py")]
+        subprocess.run(save, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    commands = {"batchpred": [*batchpred, "run", "bench", "--date", "2026-01-01", "--force"], **scripts}
     measured: dict[str, list[dict]] = {name: [] for name in commands}
+    alone: dict[str, list[dict]] = {stage: [] for stage in STAGES}
     for turn in range(chosen.repeat):
         for name, command in commands.items():
             measured[name].append(measure(command, environment, folder))
             print(f"turn {turn + 1}: {name} {measured[name][-1]['seconds']:.2f} s", file=sys.stderr)
+        for stage in STAGES:
+            alone[stage].append(measure_stage(stage, environment))
+    results = {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()}
     return {
         "rows": chosen.rows, "model": chosen.model, "repeat": chosen.repeat,
-        "results": {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()},
+        "results": results,
+        "limit": physical_limit(alone, results["batchpred"]["seconds"]),
         "lines": {"batchpred": len(job.splitlines()), **{peer: lines(peer) for peer in peers}},
         "differs": {peer: compare(url, peer) for peer in peers},
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()},
@@ -196,6 +208,30 @@ def measure(command: list[str], environment: dict[str, str], folder: Path) -> di
     return {"seconds": seconds, "mib": peak[0] / 2**20}
 
 
+def measure_stage(stage: str, environment: dict[str, str]) -> dict:
+    """Run one stage alone; wall and CPU seconds."""
+    command = [sys.executable, str(HERE / "limits.py"), stage]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} left with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def physical_limit(alone: dict[str, list[dict]], ours: float) -> dict:
+    """The least wall time this machine could do the work in, and how many times that batchpred took."""
+    seconds = {stage: statistics.median(each["seconds"] for each in runs) for stage, runs in alone.items()}
+    cpu = {stage: statistics.median(each["cpu_seconds"] for each in runs) for stage, runs in alone.items()}
+    limit = max(*seconds.values(), sum(cpu.values()) / os.cpu_count())
+    return {
+        "seconds": round(limit, 3),
+        "ratio": round(ours / limit, 2),
+        "stages": {
+            stage: {"seconds": round(seconds[stage], 3), "cpu_seconds": round(cpu[stage], 3)}
+            for stage in alone
+        },
+    }
+
+
 def watch(process: subprocess.Popen, peak: list[int]) -> None:
     """Look at the tree's resident memory every 20 ms."""
     while process.poll() is None:
@@ -253,6 +289,10 @@ def show(result: dict) -> None:
             f"{name:14}{row['seconds']:9.2f}{row['min']:8.2f}{row['max']:8.2f}{row['ratio']:8.2f}"
             f"{row['mib']:7}{count:>7}"
         )
+    limit = result["limit"]
+    for stage, alone in limit["stages"].items():
+        print(f"{stage + ' alone':14}{alone['seconds']:9.2f}   {alone['cpu_seconds']:.2f} CPU seconds")
+    print(f"physical limit{limit['seconds']:9.2f}   batchpred takes {limit['ratio']:.2f} times that")
 
 
 if __name__ == "__main__":

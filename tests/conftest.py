@@ -23,10 +23,15 @@ _server: dict[str, str] = {}
 _undo = []
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server before pytest's workers, which find it by TEST_DATABASE_URL."""
+    if not hasattr(config, "workerinput"):
+        os.environ["TEST_DATABASE_URL"] = _start_server()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which PostgreSQL the tests run on."""
-    url = _start_server()
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(_start_server()) as connection:
         version = connection.execute("SHOW server_version").fetchone()[0]
     return f"PostgreSQL {version}: {_server['kind']}"
 
@@ -103,7 +108,10 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
 def template_name(server_url: str) -> Iterator[str]:
     """A database at the newest schema revision, to be cloned."""
     with new_database(server_url) as url:
-        upgrade(Database.at(url))
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            # Roles belong to the whole server: two workers that make them at once would trip over each other.
+            connection.execute("SELECT pg_advisory_lock(hashtext('batchpred tests'))")
+            upgrade(Database.at(url))
         yield url.partition("?")[0].rsplit("/", 1)[1]
 
 

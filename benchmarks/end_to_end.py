@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ PEERS = {
     "ray": "ray_data.py",
 }
 STAGES = ("read", "score", "write")
+BATCHPRED = [sys.executable, "-m", "batchpred"]
 JOB = """\
 version: 1
 name: bench
@@ -93,31 +95,33 @@ def database(folder: Path) -> tuple[str, Callable[[], object]]:
     return embedded.start(folder / "home").url, lambda: embedded.stop(folder / "home")
 
 
-def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
-    """Measure everybody, in turns."""
-    table = f"bench_rows_{chosen.rows}"
-    fill(url, table, chosen.rows)
-    output = train(folder, chosen.model)
+def prepare(folder: Path, url: str, rows: int, model: str) -> tuple[str, dict[str, str]]:
+    """Fill the table, train and push the model, write the job; its text and the contestants' environment."""
+    table = f"bench_rows_{rows}"
+    fill(url, table, rows)
+    output = train(folder, model)
     environment = {
         **os.environ,
-        "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": chosen.model,
+        "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": model,
         "BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home"),
     }  # fmt: skip
     job = JOB % {"table": table, "features": ", ".join(f"{f}: float32" for f in FEATURES), "output": output}
     (folder / "bench.job.yaml").write_text(job, encoding="utf-8")
-    batchpred = [sys.executable, "-m", "batchpred"]
-    subprocess.run(
-        [*batchpred, "db", "upgrade"], env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL
-    )
-    push = [*batchpred, "models", "push", "bench", "model.onnx", "--alias", "champion"]
-    subprocess.run(push, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    for command in (["db", "upgrade"], ["models", "push", "bench", "model.onnx", "--alias", "champion"]):
+        line = [*BATCHPRED, *command]
+        subprocess.run(line, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return job, environment
 
+
+def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
+    """Measure everybody, in turns."""
+    job, environment = prepare(folder, url, chosen.rows, chosen.model)
     peers = [peer for peer in chosen.peers if peer != "0"]
     scripts = {peer: [chosen.peer_python, str(HERE / "peers" / PEERS[peer])] for peer in peers}
     if "mlflow" in peers:
         save = [chosen.peer_python, str(HERE / "peers" / "mlflow_save.py")]
         subprocess.run(save, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    commands = {"batchpred": [*batchpred, "run", "bench", "--date", "2026-01-01", "--force"], **scripts}
+    commands = {"batchpred": [*BATCHPRED, "run", "bench", "--date", "2026-01-01", "--force"], **scripts}
     measured: dict[str, list[dict]] = {name: [] for name in commands}
     alone: dict[str, list[dict]] = {stage: [] for stage in STAGES}
     for turn in range(chosen.repeat):
@@ -129,6 +133,7 @@ def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
     results = {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()}
     return {
         "rows": chosen.rows, "model": chosen.model, "repeat": chosen.repeat,
+        "date": datetime.now(UTC).date().isoformat(),
         "results": results,
         "limit": physical_limit(alone, results["batchpred"]["seconds"]),
         "lines": {"batchpred": len(job.splitlines()), **{peer: lines(peer) for peer in peers}},

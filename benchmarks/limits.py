@@ -20,7 +20,7 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-URL, TABLE = os.environ["BENCH_URL"], os.environ["BENCH_TABLE"]
+URL, TABLE = os.environ.get("BENCH_URL", ""), os.environ.get("BENCH_TABLE", "_0")
 ROWS = int(TABLE.rsplit("_", 1)[1])
 
 
@@ -76,9 +76,9 @@ def write() -> Callable[[], None]:
     return stage
 
 
-def postmaster() -> psutil.Process | None:
+def postmaster(url: str) -> psutil.Process | None:
     """Return PostgreSQL's first process where it runs on this machine."""
-    with psycopg.connect(URL) as connection:
+    with psycopg.connect(url) as connection:
         backend = connection.info.backend_pid
         if psutil.pid_exists(backend) and "postgres" in psutil.Process(backend).name():
             return psutil.Process(backend).parent()
@@ -96,7 +96,7 @@ def cpu_seconds(server: psutil.Process | None) -> float:
 def main() -> None:
     """Prepare the stage, then measure it."""
     stage = {"read": read, "score": score, "write": write}[sys.argv[1]]()
-    server = postmaster()
+    server = postmaster(URL)
     used, began = cpu_seconds(server), time.perf_counter()
     stage()
     seconds = time.perf_counter() - began

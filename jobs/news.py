@@ -48,12 +48,12 @@ def _stopped(
     message = {
         **about(job_file, interval.start, interval.end),
         "run": report.run_id,
-        "rows": report.rows,
+        "rows": report.rows if report.run_id else None,
         "model": report.model,
         "error": one_line(error, job_file),
         "look": look if report.run_id else look + interval.label,
     }
-    targets = _wanting(job_file, kind)
+    targets = _wanting_now(connection, job_file, kind, interval.start)
     return events.record(
         connection, kind, ids, message, targets, run_id=report.run_id, running_for=running_for
     )
@@ -143,12 +143,7 @@ def _published(connection: Connection, job_file: JobFile, run_id: int) -> None:
     troubles = events.close_over(connection, [job])
     if troubles:
         _recovered(connection, job_file, run, troubles)
-    wanting = _wanting(job_file, "published")
-    if wanting and not events.is_newest(connection, job, run["interval_start"]):
-        # An old interval made up says nothing about how the job is now, and a ping is about that.
-        pings = {target.label for target in job_file.job.notify if target.kind == "ping"}
-        wanting = [label for label in wanting if label not in pings]
-    if wanting:
+    if wanting := _wanting_now(connection, job_file, "published", run["interval_start"]):
         ids = {"job": job, "interval_start": run["interval_start"]}
         events.record(connection, "published", ids, _about_run(job_file, run), wanting, run_id=run_id)
 
@@ -199,6 +194,17 @@ def _about_run(job_file: JobFile, run: Row) -> dict[str, Any]:
 
 def _wanting(job_file: JobFile, kind: Kind) -> list[str]:
     return [target.label for target in job_file.job.notify if kind in target.wanted]
+
+
+def _wanting_now(
+    connection: Connection, job_file: JobFile, kind: Kind, interval_start: datetime
+) -> list[str]:
+    """The same without pings where a later interval is published: they are about how the job is now."""
+    wanting = _wanting(job_file, kind)
+    pings = {target.label for target in job_file.job.notify if target.kind == "ping"}
+    if pings.isdisjoint(wanting) or events.is_newest(connection, job_file.job.name, interval_start):
+        return wanting
+    return [label for label in wanting if label not in pings]
 
 
 @contextmanager

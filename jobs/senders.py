@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-log = logging.getLogger("batchpred.notify")
-
 # For connecting, and for each wait on the other side. A receiver that takes longer is one to answer first and
 # work afterwards, as Standard Webhooks asks of it.
 TIMEOUT_SECONDS = 4.0
@@ -60,8 +58,7 @@ def send(
         raise NotDeliveredError(
             'this needs Apprise; install it with: pip install "batchpred[notify]"'
         ) from None
-    except Exception as error:  # a library's surprise is a message not delivered, whatever it is
-        log.debug("attempt failed", exc_info=True, extra={"target": target.label})
+    except Exception as error:  # noqa: BLE001  # a library's surprise is a message not delivered, whatever it is
         raise NotDeliveredError(_scrubbed(f"{type(error).__name__}: {error}", target)) from None
 
 
@@ -81,7 +78,7 @@ def title(kind: str, message: dict[str, Any]) -> str:
         "recovered": "is published again",
         "published": "is published",
     }
-    return f"{message['job']} {what.get(kind, kind)} ({message['interval']['date']})"
+    return f"batchpred: {message['job']} {what.get(kind, kind)} ({message['interval']['date']})"
 
 
 def text(message: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""A receiver of messages: a real HTTP server on a free port of this machine that keeps what it is sent."""
+"""Receivers of messages: a real HTTP server and a mail server on free ports of this machine, which keep all."""
 
 import http.server
 import json
+import socketserver
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,31 @@ def listening(tls=None):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def mailbox():
+    """Take mail for the length of the block: yields the port and the list of what arrives."""
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Smtp)
+    server.mails = []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_address[1], server.mails
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Smtp(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"220 here\r\n")
+        while line := self.rfile.readline():
+            self.wfile.write(b"354 go on\r\n" if line.upper().startswith(b"DATA") else b"250 yes\r\n")
+            if line.upper().startswith(b"DATA"):
+                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                self.wfile.write(b"250 yes\r\n")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

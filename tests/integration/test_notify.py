@@ -23,7 +23,7 @@ from jobs.plan import Runtime
 from jobs.schedule import Ticker
 from storage import deliveries, events, moves, registry
 from tests.chaos.world import model
-from tests.integration.receiver import listening
+from tests.integration.receiver import listening, mailbox
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 JOB = """\
@@ -367,9 +367,11 @@ def test_a_ping_says_success_and_failure_as_they_are_now(project, receiver):
     assert [("GET", "/uuid?a=b")] == receiver.paths[1:]
     project.due_now()
     project.run(job_file, date="2026-01-01")
+    project.break_source()
+    project.run(job_file, date="2026-01-01", force=True)
     assert 2 == len(receiver.requests)
     project.look(project.job("  - {{ping: '{url}/uuid?a=b'}}", late="2h"))
-    # The older interval was no success to speak of, and the failure that waited is of the past; late is news.
+    # The older interval is no news about now, whichever way it goes, and the failure that waited is of the past.
     assert [("POST", "/uuid/fail?a=b")] == receiver.paths[2:]
     found = project.sql(
         "SELECT kind, status FROM batchpred.deliveries JOIN batchpred.events USING (event_id) ORDER BY event_id"
@@ -393,8 +395,23 @@ def test_apprise_speaks_to_the_rest(project, receiver):
     project.due_now()
     project.look(job_file)
     said = json.loads(receiver.requests[-1][3])
-    assert ("churn failed (2026-01-02)", "failure") == (said["title"], said["type"])
+    assert ("batchpred: churn failed (2026-01-02)", "failure") == (said["title"], said["type"])
     assert "look further: batchpred plan churn --date 2026-01-02" in said["message"]
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
+def test_mail_is_sent(project):
+    """A mailto:// address sends a mail with the title as its subject."""
+    with mailbox() as (port, mails):
+        job_file = project.job(
+            f"  - {{{{apprise: 'mailto://127.0.0.1:{port}?from=a@b.example&to=c@d.example'}}}}"
+        )
+        project.break_source()
+        project.run(job_file)
+    assert [("delivered", None)] == project.sql("SELECT status, error FROM batchpred.deliveries")
+    (mail,) = mails
+    assert "Subject: batchpred: churn failed (2026-01-02)" in mail
+    assert 'relation "people" does not exist' in mail
 
 
 def test_the_outbox_holds_no_address_and_no_secret(project, receiver):

@@ -28,7 +28,7 @@ UPDATE batchpred.deliveries AS d
    SET attempts = d.attempts + 1, next_attempt_at = clock_timestamp() + %(lease)s
   FROM batchpred.events AS e
  WHERE e.event_id = d.event_id
-   AND d.target = %(target)s
+   AND d.target = %(target)s AND d.status = 'pending' AND d.next_attempt_at <= clock_timestamp()
    AND d.event_id = (SELECT due.event_id
                        FROM batchpred.deliveries AS due
                        JOIN batchpred.events AS de ON de.event_id = due.event_id

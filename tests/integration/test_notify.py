@@ -186,23 +186,32 @@ def test_a_block_is_told_with_its_run_and_an_override_is_a_recovery(project, rec
     assert ["batchpred.blocked", "batchpred.recovered"] == receiver.types
 
 
-def test_many_processes_at_once_tell_one_message(project, receiver, database):
-    """Eight that notice and deliver the same at one moment send it once."""
+def test_many_processes_at_once_tell_one_message(project, receiver, database, monkeypatch):
+    """Eight that have all found a job late, and then all find its message due, send it once."""
     project.run()
     job_file = project.job(late="2h")
-    at_once = threading.Barrier(8)
+    find_late, due = events.find_late, deliveries.due
+    at_once = threading.Barrier(8, timeout=20)
 
-    def one():
-        at_once.wait()
-        look_and_deliver(database, [job_file])
+    def together(what):
+        def found(*asked):
+            answer = what(*asked)
+            at_once.wait()
+            return answer
 
-    threads = [threading.Thread(target=one) for _ in range(8)]
+        return found
+
+    monkeypatch.setattr(events, "find_late", together(find_late))
+    monkeypatch.setattr(deliveries, "due", together(due))
+    threads = [threading.Thread(target=look_and_deliver, args=[database, [job_file]]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert ["batchpred.late"] == receiver.types
-    assert [("late",)] == project.sql("SELECT kind FROM batchpred.events")
+    assert [("late", 1)] == project.sql(
+        "SELECT kind, attempts FROM batchpred.events JOIN batchpred.deliveries USING (event_id)"
+    )
 
 
 def test_late_is_told_once_until_it_is_not_late_any_more(project, receiver):

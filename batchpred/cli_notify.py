@@ -37,7 +37,10 @@ def list_deliveries(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List messages that wait or were given up, newest first; with --all every one."""
+    """List messages that have not got there.
+
+    Those that wait and those that were given up, newest first; with --all every one.
+    """
     from storage import deliveries
 
     database = Settings.read().database()
@@ -55,9 +58,10 @@ def list_deliveries(
 def send_test(
     job: Annotated[str, typer.Argument(metavar="JOB")], project: Project = Path(), as_json: Json = False
 ) -> None:
-    """Send a made-up message to every target of a job, now; a ping is sent as a success.
+    """Send every target of a job a made-up message.
 
-    Nothing is recorded, and no database is needed. Exit code 1 where a target could not be reached.
+    A ping is sent as a success. Nothing is recorded, and no database is needed. Exit code 1 where a target could
+    not be reached.
     """
     from jobs import senders
     from jobs.interval import latest_complete
@@ -105,9 +109,9 @@ def deliver(
     project: Project = Path(),
     as_json: Json = False,
 ) -> None:
-    """Send now what waits or was given up, without waiting for its next attempt.
+    """Send now what has not got there.
 
-    Exit code 1 where something still has not got there.
+    What waits for its next attempt, and what was given up. Exit code 1 where something still has not got there.
     """
     from jobs.deliver import look_and_deliver
     from jobs.jobfile import choose_jobs

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobs.interval import Interval
-from storage import events, runs
+from storage import events
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ def failed(database: Database, job_file: JobFile, interval: Interval, report: Ru
         )
 
 
-def published(connection: Connection, job_file: JobFile, run_id: int) -> None:
+def published(connection: Connection, job_file: JobFile, interval: Interval) -> None:
     """Record what a publish ends, and the publish itself where a target asks for it.
 
     Call it in the publishing transaction, after the pointer has moved.
     """
     if job_file.job.notify:
-        events.in_passing(connection, lambda inner: _published(inner, job_file, run_id))
+        events.in_passing(connection, lambda inner: _published(inner, job_file, interval.start))
 
 
 def look(connection: Connection, job_files: Sequence[JobFile]) -> int:
@@ -137,15 +137,16 @@ def one_line(error: str, job_file: JobFile) -> str:
     return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 1] + "…"
 
 
-def _published(connection: Connection, job_file: JobFile, run_id: int) -> None:
+def _published(connection: Connection, job_file: JobFile, interval_start: datetime) -> None:
     job = job_file.job.name
-    run = runs.ledger_row(connection, run_id)
+    run = events.published_run(connection, job, interval_start)
+    assert run is not None  # noqa: S101  # the pointer has just moved to it
     troubles = events.close_over(connection, [job])
     if troubles:
         _recovered(connection, job_file, run, troubles)
     if wanting := _wanting_now(connection, job_file, "published", run["interval_start"]):
         ids = {"job": job, "interval_start": run["interval_start"]}
-        events.record(connection, "published", ids, _about_run(job_file, run), wanting, run_id=run_id)
+        events.record(connection, "published", ids, _about_run(job_file, run), wanting, run_id=run["run_id"])
 
 
 def _recovered(connection: Connection, job_file: JobFile, run: Row, troubles: Sequence[Row]) -> bool:

@@ -192,7 +192,7 @@ def _run(
         checks.check(connection, plan, run)
         predictions.attach(connection, plan.table, run_id, claim.check)
         show = partial(predictions.show, job=plan.table)
-        tell = partial(news.published, job_file=plan.job_file, run_id=run_id)
+        tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
         predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
     except checks.ChecksFailedError as error:
         tell = partial(news.blocked, plan=plan, report=report, error=str(error))

@@ -313,13 +313,6 @@ def close_run(
     return is_closed
 
 
-def ledger_row(connection: Connection, run_id: int) -> Row:
-    """Return a run that is written down, as the ledger has it."""
-    row = connection.execute(_SQL["ledger_row"], {"run_id": run_id}).fetchone()
-    assert row is not None  # noqa: S101  # the run was written down by start_run
-    return row
-
-
 # The claims this process holds now. One that is not among them, though the ledger says it is this process's, could
 # not be given back because the connection was lost.
 _held_here: set[tuple[Slot, int]] = set()

@@ -70,9 +70,6 @@ SELECT runs.*
   JOIN batchpred.runs USING (run_id)
  WHERE published.job = %(job)s AND published.interval_start = %(interval_start)s;
 
--- name: ledger_row
-SELECT * FROM batchpred.runs WHERE run_id = %(run_id)s;
-
 -- name: previous_published_run
 -- The published run of the newest interval before this one: what row counts are compared with.
 SELECT runs.*

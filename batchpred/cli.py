@@ -16,6 +16,7 @@ from batchpred import (
     cli_gc,
     cli_keys,
     cli_models,
+    cli_notify,
     cli_quarantine,
     cli_runs,
     cli_schedule,
@@ -88,6 +89,7 @@ def run(
     if dry_run:
         _show_plans(project, jobs or [], date, model, as_json=as_json)
         return
+    from jobs.deliver import watching
     from jobs.run import run_job
 
     settings = Settings.read()
@@ -95,11 +97,14 @@ def run(
     intervals = [(job_file, _interval(job_file, date)) for job_file in chosen]
     runtime = settings.runtime()
     reports = []
-    for job_file, interval in intervals:
-        with console.progress(job_file.job.name) as on_progress:
-            reports.append(
-                run_job(runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress)
-            )
+    with watching(runtime.database, chosen):
+        for job_file, interval in intervals:
+            with console.progress(job_file.job.name) as on_progress:
+                reports.append(
+                    run_job(
+                        runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress
+                    )
+                )
     if as_json:
         console.print_json({"runs": [report.as_json() for report in reports]})
     else:
@@ -176,6 +181,7 @@ def serve(
     serve_forever(Settings.read(), Options(host, port, workers, cache, access_log))
 
 
+app.add_typer(cli_notify.app, name="notify")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_db.app, name="db")

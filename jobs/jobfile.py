@@ -212,6 +212,8 @@ def _is_misspelt(place: Place, kind: str, document: Document) -> bool:
 def _unknown_key(place: Place) -> str:
     model: Any = Job
     for step in place[:-1]:
+        if isinstance(step, int):  # one of a list, whose model the step before has found
+            continue
         fields = model.model_fields
         inner = [fields[step].annotation, *get_args(fields[step].annotation)] if step in fields else []
         model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), Job)

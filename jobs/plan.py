@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -257,4 +258,7 @@ def _output_type(dtype: str) -> str:
 def _warnings(job_file: JobFile) -> tuple[str, ...]:
     job = job_file.job
     unused = [name for name in ("drift",) if getattr(job, name) is not None]
-    return tuple(f"`{name}` is declared, but this version does not act on it yet" for name in unused)
+    said = [f"`{name}` is declared, but this version does not act on it yet" for name in unused]
+    if find_spec("apprise") is None and any(target.apprise for target in job.notify):
+        said.append('`notify` names an Apprise address; to send there: pip install "batchpred[notify]"')
+    return tuple(said)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs import checks
+from jobs import checks, news
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.resume import RowsChangedError
@@ -90,11 +90,12 @@ def run_job(
     model_ref: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _rows: None,
+    is_last_try: bool = True,
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
-    `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
-    through, after the run has been closed.
+    `on_progress` is given the number of rows of each chunk once it is committed. A failure is told (`notify`)
+    on the last try alone. KeyboardInterrupt passes through, after the run has been closed.
     """
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
@@ -126,6 +127,8 @@ def run_job(
         )
     finally:
         report.seconds = round(time.monotonic() - began, 3)
+    if report.status == "failed" and is_last_try:
+        news.failed(runtime.database, job_file, interval, report)
     return report
 
 
@@ -189,9 +192,11 @@ def _run(
         checks.check(connection, plan, run)
         predictions.attach(connection, plan.table, run_id, claim.check)
         show = partial(predictions.show, job=plan.table)
-        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show))
+        tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
+        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
     except checks.ChecksFailedError as error:
-        runs.close_run(connection, claim, run_id, "blocked", str(error))
+        tell = partial(news.blocked, plan=plan, report=report, error=str(error))
+        runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
+from jobs.jobspec.notify import Target, labels_differ
 from jobs.jobspec.output import Output, Retention
 from jobs.jobspec.schedule import Schedule
 from jobs.jobspec.source import Source
@@ -79,6 +80,9 @@ class Job(Strict):
     checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None
     retention: Retention | None = None
+    notify: Annotated[list[Target], AfterValidator(labels_differ)] = Field(
+        default_factory=list, description="Who is told when the job fails, is blocked, is late and recovers."
+    )
     batch_size: int | None = Field(
         None, ge=1, le=1_000_000, description="Rows given to the model in one call."
     )

@@ -13,7 +13,7 @@ def no_fence():
 def two_transaction_publish():
     """Move the pointer in one transaction and the statuses in another."""
 
-    def publish(connection, claim, run_id, show):
+    def publish(connection, claim, run_id, show, **_options):
         ids = {**claim.ids, "run_id": run_id}
         with connection.transaction():
             connection.execute(runs._SQL["supersede"], ids)
@@ -61,7 +61,7 @@ def gap_in_publish():
     """Take the old run from readers, and show the new one a moment later."""
     publish = runs.publish
 
-    def with_gap(connection, claim, run_id):
+    def with_gap(connection, claim, run_id, *show, **options):
         taken = connection.execute(
             "DELETE FROM batchpred.published RETURNING job, interval_start, run_id"
         ).fetchall()
@@ -70,7 +70,7 @@ def gap_in_publish():
             connection.execute(
                 "INSERT INTO batchpred.published VALUES (%(job)s, %(interval_start)s, %(run_id)s)", row
             )
-        publish(connection, claim, run_id)
+        publish(connection, claim, run_id, *show, **options)
 
     runs.publish = with_gap
 

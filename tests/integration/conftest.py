@@ -11,12 +11,15 @@ import pyarrow as pa
 import pytest
 import uvicorn
 
+import jobs.run
 from api.app import create_app
 from batchpred.serving import arrow_exports
 from storage import predictions, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
+from tests.integration.receiver import listening
+from tests.integration.told import Told
 
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
 
@@ -88,3 +91,17 @@ def api(database):
         httpx.Client(base_url=address) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def receiver():
+    """A receiver of webhooks and pings."""
+    with listening() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def project(database, tmp_path, receiver, monkeypatch):
+    """A job that the receiver is told of."""
+    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
+    return Told(database, tmp_path, receiver)

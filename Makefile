@@ -59,12 +59,13 @@ $(READY): pyproject.toml constraints.txt
 MODEL ?= lightgbm
 PEERS ?= pandas copy polars
 REPEAT ?= 3
+SOURCE ?= postgres
 BENCH := .venv-bench
 
-bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT=
+bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT= SOURCE=
 	@for peer in $(filter mlflow dask ray,$(PEERS)); do \
 		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt; done
-	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) --peers $(PEERS)
+	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) --source $(SOURCE) --peers $(PEERS)
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

@@ -184,21 +184,23 @@ def test_a_key_in_two_files_is_found(project):
     assert "the source gives a key more than once: Key (id)=(4)" in report.error
 
 
-@pytest.mark.parametrize(
-    ("source", "code", "says"),
-    [
-        ("{path: d, bounded: false}", 1, "d/b.parquet: "),
-        ("{path: nowhere.parquet, bounded: false}", 1, "nowhere.parquet: there is no nowhere.parquet"),
-        ('{path: "d/date={date}/*.parquet", types: {id: integer}}', 3, "the source gave no rows for 2026-01-01"),
-        ('{path: "d/date={date}/*.parquet"}', 2, "there is no file yet that says it; say what key column id is"),
-        ("{path: a.csv, bounded: false}", 2, "a.csv: text says no types; say what key column id is"),
-        ("{path: c.csv, types: {id: integer}, bounded: false}", 1,
-         "c.csv: c.csv has no column x, which model file:m.onnx takes; did you mean xx?"),
-        ("{path: l.parquet, bounded: false}", 1, "l.parquet: no model takes x (list<element: double>)"),
-        ("{path: t.txt, bounded: false}", 2, "t.txt: its ending says neither Parquet, CSV nor Arrow"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_one_line(project, source, code, says):
+MISTAKES = [
+    ("{path: d, bounded: false}", 1, "d/b.parquet: "),
+    ("{path: nowhere.parquet, bounded: false}", 1, "nowhere.parquet: there is no nowhere.parquet"),
+    ('{path: "d/date={date}/*.parquet", types: {id: integer}}', 3, "the source gave no rows for 2026-01-01"),
+    ('{path: "d/date={date}/*.parquet"}', 2, "there is no file yet that says it; say what key column id is"),
+    ("{path: a.csv, bounded: false}", 2, "a.csv: text says no types; say what key column id is"),
+    (
+        "{path: c.csv, types: {id: integer}, bounded: false}",
+        1,
+        "c.csv: c.csv has no column x, which model file:m.onnx takes; did you mean xx?",
+    ),
+    ("{path: l.parquet, bounded: false}", 1, "l.parquet: no model takes x (list<element: double>)"),
+    ("{path: t.txt, bounded: false}", 2, "t.txt: its ending says neither Parquet, CSV nor Arrow"),
+]
+
+
+def test_what_is_wrong_is_one_line(project):
     """Each mistake has one line that says what and where, and the documented exit code."""
     project.write("d/a.parquet", 0, 5)
     (project.folder / "d/b.parquet").write_bytes(b"PAR1 this is none")
@@ -206,9 +208,10 @@ def test_what_is_wrong_is_one_line(project, source, code, says):
     (project.folder / "c.csv").write_text("id,xx\n1,1\n")
     (project.folder / "t.txt").write_text("id,x\n1,1\n")
     pq.write_table(pa.table({"id": [1], "x": [[1.0]]}), project.folder / "l.parquet")
-    report = project.run(source)
-    assert says in report.error
-    assert (code, False) == (report.exit_code, "\n" in report.error)
+    for source, code, says in MISTAKES:
+        report = project.run(source)
+        assert says in report.error, source
+        assert (code, False) == (report.exit_code, "\n" in report.error), source
 
 
 def test_no_rows_may_be_meant(project):

@@ -257,7 +257,7 @@ def test_refused_values(expected, found, written, fault, tmp_path):
         (
             (
                 "9:21: this is not YAML: expected ',' or '}', but got '{'; "
-                "put ${…} in quotation marks between { } or [ ]"
+                "put ${…} and {…} in quotation marks between { } or [ ]"
             ),
             "checks: {min_rows: ${N}}",
         ),

@@ -59,16 +59,17 @@ $(READY): pyproject.toml constraints.txt
 MODEL ?= lightgbm
 PEERS ?= pandas copy polars
 REPEAT ?= 3
+SOURCE ?= postgres
 BENCH := .venv-bench
 RIVALS := .venv-peers
 
-bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT= (PEERS=0: alone)
+bench: $(BENCH)/.ready  ## Measure against what people use instead: N= MODEL= PEERS= REPEAT= SOURCE= (PEERS=0: alone)
 	@if [ "$(PEERS)" != 0 ]; then \
 		test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS); \
 		$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt \
 			$(patsubst %,-r benchmarks/requirements-%.txt,$(filter mlflow dask ray,$(PEERS))); fi
 	$(BENCH)/bin/python benchmarks/end_to_end.py --rows $(or $(N),1000000) --model $(MODEL) --repeat $(REPEAT) \
-		--peers $(PEERS) $(if $(filter-out 0,$(PEERS)),--peer-python "$(CURDIR)/$(RIVALS)/bin/python")
+		--source $(SOURCE) --peers $(PEERS) $(if $(filter-out 0,$(PEERS)),--peer-python "$(CURDIR)/$(RIVALS)/bin/python")
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)

@@ -1,6 +1,6 @@
 """The same work by batchpred and by what people use instead, in one sitting: rows in PostgreSQL to predictions.
 
-    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars mlflow dask ray" REPEAT=3
+    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars mlflow dask ray" REPEAT=3 SOURCE=postgres
 
 Each contestant is a process of its own on the same table and model: it reads every row, scores it, and leaves
 (id, score) with a primary key. They take turns, so that a machine that slows down slows all. Printed are the
@@ -48,10 +48,15 @@ PEERS = {
 }
 STAGES = ("read", "score", "write")
 BATCHPRED = [sys.executable, "-m", "batchpred"]
+SOURCES = {
+    "postgres": 'query: "SELECT * FROM %s"',
+    "parquet": "path: %s.parquet",
+    "csv": "path: %s.csv, types: {id: integer}",
+}
 JOB = """\
 version: 1
 name: bench
-source: {query: "SELECT * FROM %(table)s", bounded: false}
+source: {%(source)s, bounded: false}
 key: [id]
 features: {%(features)s}
 model: bench@champion
@@ -67,6 +72,9 @@ def main() -> None:
     options.add_argument("--peers", nargs="*", choices=[*PEERS, "0"], default=["pandas", "copy", "polars"])
     options.add_argument(
         "--peer-python", default=sys.executable, help="the Python that has the peers' libraries"
+    )
+    options.add_argument(
+        "--source", choices=SOURCES, default="postgres", help="where batchpred reads the rows"
     )
     options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--out", type=Path, help="write the JSON there too")
@@ -95,7 +103,9 @@ def database(folder: Path) -> tuple[str, Callable[[], object]]:
     return embedded.start(folder / "home").url, lambda: embedded.stop(folder / "home")
 
 
-def prepare(folder: Path, url: str, rows: int, model: str) -> tuple[str, dict[str, str]]:
+def prepare(
+    folder: Path, url: str, rows: int, model: str, source: str = "postgres"
+) -> tuple[str, dict[str, str]]:
     """Fill the table, train and push the model, write the job; its text and the contestants' environment."""
     table = f"bench_rows_{rows}"
     fill(url, table, rows)
@@ -105,7 +115,13 @@ def prepare(folder: Path, url: str, rows: int, model: str) -> tuple[str, dict[st
         "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": model,
         "BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home"),
     }  # fmt: skip
-    job = JOB % {"table": table, "features": ", ".join(f"{f}: float32" for f in FEATURES), "output": output}
+    if source != "postgres":
+        export(url, table, folder / f"{table}.{source}")
+    job = JOB % {
+        "source": SOURCES[source] % table,
+        "features": ", ".join(f"{f}: float32" for f in FEATURES),
+        "output": output,
+    }
     (folder / "bench.job.yaml").write_text(job, encoding="utf-8")
     for command in (["db", "upgrade"], ["models", "push", "bench", "model.onnx", "--alias", "champion"]):
         line = [*BATCHPRED, *command]
@@ -115,7 +131,7 @@ def prepare(folder: Path, url: str, rows: int, model: str) -> tuple[str, dict[st
 
 def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
     """Measure everybody, in turns."""
-    job, environment = prepare(folder, url, chosen.rows, chosen.model)
+    job, environment = prepare(folder, url, chosen.rows, chosen.model, chosen.source)
     peers = [peer for peer in chosen.peers if peer != "0"]
     scripts = {peer: [chosen.peer_python, str(HERE / "peers" / PEERS[peer])] for peer in peers}
     if "mlflow" in peers:
@@ -132,7 +148,7 @@ def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
             alone[stage].append(measure_stage(stage, environment))
     results = {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()}
     return {
-        "rows": chosen.rows, "model": chosen.model, "repeat": chosen.repeat,
+        "rows": chosen.rows, "model": chosen.model, "source": chosen.source, "repeat": chosen.repeat,
         "date": datetime.now(UTC).date().isoformat(),
         "results": results,
         "limit": physical_limit(alone, results["batchpred"]["seconds"]),
@@ -166,6 +182,29 @@ def fill(url: str, table: str, rows: int) -> None:
             with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                 copy.write(encoder.write_header() + encoder.write_batch(batch) + encoder.finish())
         connection.execute(f"VACUUM ANALYZE {table}")
+
+
+def export(url: str, table: str, path: Path) -> None:
+    """Write the source table to a file: CSV as PostgreSQL writes it, Parquet in row groups of 100,000 rows."""
+    import pyarrow.parquet as pq
+    from adbc_driver_postgresql import dbapi
+
+    if path.suffix == ".csv":
+        statement = f"COPY {table} TO STDOUT (FORMAT csv, HEADER)"
+        with (
+            psycopg.connect(url) as connection,
+            path.open("wb") as file,
+            connection.cursor().copy(statement) as copy,
+        ):
+            for piece in copy:
+                file.write(piece)
+        return
+    with dbapi.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table}")
+        batches = cursor.fetch_record_batch()
+        with pq.ParquetWriter(path, batches.schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch, row_group_size=100_000)
 
 
 def train(folder: Path, kind: str) -> str:
@@ -286,7 +325,8 @@ def lines(peer: str) -> int:
 
 def show(result: dict) -> None:
     """Print the table."""
-    print(f"{result['rows']:,} rows x 20 float8, {result['model']}, medians of {result['repeat']}")
+    what = f"{result['rows']:,} rows x 20 float8 from {result['source']}, {result['model']}"
+    print(f"{what}, medians of {result['repeat']}")
     print(f"{'':14}{'seconds':>9}{'min':>8}{'max':>8}{'ratio':>8}{'MiB':>7}{'lines':>7}")
     for name, row in result["results"].items():
         count = result["lines"].get(name, "")

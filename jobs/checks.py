@@ -34,7 +34,7 @@ def _row_counts(connection: Connection, plan: Plan, run: Row) -> list[str]:
     checks = plan.job_file.job.checks
     failed = []
     if run["rows_scored"] < checks.min_rows:
-        none = f"the query gave no rows for {plan.interval.describe()}"
+        none = f"the source gave no rows for {plan.interval.describe()}"
         few = f"{run['rows_scored']} rows were scored"
         failed.append(f"{few if run['rows_read'] else none} (min_rows {checks.min_rows})")
     if run["rows_quarantined"] > checks.max_quarantined * run["rows_read"]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
+from jobs.file_source import file_source
+from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.onnx_file import prepare
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
+    from jobs.signature import FeatureColumn
     from storage.database import Connection
+    from storage.sources import Source
 
 INTERVAL_PARAMETERS = ("interval_start", "interval_end", "date")
 
@@ -66,7 +70,7 @@ class Plan:
 
     job_file: JobFile
     interval: Interval
-    source: QuerySource
+    source: Source
     key: tuple[SourceColumn, ...]
     features: tuple[SourceColumn, ...]
     model: ResolvedModel
@@ -85,8 +89,13 @@ class Plan:
         """What the run is pinned to."""
         model = self.model
         return Pin(
-            model.name, model.version, model.sha256, self.job_file.definition_sha256, model.model.provider
+            model.name, model.version, model.sha256, definition_digest(self.definition), model.model.provider
         )
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What decides the run's rows and outputs: the job's definition, and which files it reads."""
+        return {**self.job_file.definition, **self.source.inputs()}
 
     @property
     def reads(self) -> tuple[SourceColumn, ...]:
@@ -113,16 +122,16 @@ def make_plan(
     outputs = model.model.signature.output_columns(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
     )
-    source = _source(runtime, job_file, interval)
+    source = _source(runtime, job_file, interval, features)
     described = source.describe()
     yielded = {column.name: column for column in described}
     if len(yielded) < len(described):
         names = [column.name for column in described]
         twice = next(name for name in names if names.count(name) > 1)
         raise SourceColumnsError(
-            f"{source.where}: the query yields column {twice} more than once; name each once"
+            f"{source.where}: {source.yields} column {twice} more than once; name each once"
         )
-    key = _key_columns(job_file, yielded)
+    key = _key_columns(job_file, source, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
     missing = [name for name in wanted if name not in yielded]
     if missing:
@@ -132,7 +141,7 @@ def make_plan(
     if unreadable:
         listed = ", ".join(f"{column.name} ({column.type})" for column in unreadable)
         raise SourceColumnsError(
-            f"{source.where}: no model takes {listed}; cast it in the query to a number, text or boolean"
+            f"{source.where}: no model takes {listed}; {source.mend}: as a number, text or boolean"
         )
     check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
     table = JobTable(
@@ -191,8 +200,12 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
     )
 
 
-def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySource:
+def _source(
+    runtime: Runtime, job_file: JobFile, interval: Interval, features: Sequence[FeatureColumn]
+) -> Source:
     job = job_file.job
+    if job.source.path is not None:
+        return file_source(job_file, interval, {feature.column: feature.dtype for feature in features})
     where = job.source.query_file or job_file.path.name
     values = {
         "interval_start": interval.start,
@@ -213,29 +226,30 @@ def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySou
     return QuerySource(database, query, values, where)
 
 
-def _key_columns(job_file: JobFile, yielded: Mapping[str, SourceColumn]) -> tuple[SourceColumn, ...]:
-    job = job_file.job
-    where = job.source.query_file or job_file.path.name
+def _key_columns(
+    job_file: JobFile, source: Source, yielded: Mapping[str, SourceColumn]
+) -> tuple[SourceColumn, ...]:
+    job, where = job_file.job, source.where
     missing = [name for name in job.key if name not in yielded]
     if missing:
         raise SourceColumnsError(
-            f"{where}: the query yields no column {', '.join(missing)}, which {job_file.path.name} names in `key`"
+            f"{where}: {source.yields} no column {', '.join(missing)}, which {job_file.path.name} names in `key`"
             + _nearest(missing[0], yielded)
         )
     for name in job.key:
         if yielded[name].type not in KEY_KINDS:
             raise SourceColumnsError(
                 f"{where}: key column {name} is {yielded[name].type}; a key is integer, text, uuid or date: "
-                "cast it in the query"
+                f"{source.mend}"
             )
     return tuple(yielded[name] for name in job.key)
 
 
 def _missing(
-    job_file: JobFile, source: QuerySource, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
+    job_file: JobFile, source: Source, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
 ) -> str:
     return (
-        f"{source.where}: the query yields no column {', '.join(missing)}, which model {job_file.job.model} takes"
+        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model {job_file.job.model} takes"
         + _nearest(missing[0], yielded)
     )
 

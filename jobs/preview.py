@@ -29,8 +29,7 @@ def preview(
         return {
             "job": job_file.job.name,
             "interval": interval.describe(),
-            "sql": plan.source.text(),
-            "source": plan.source.database.place,
+            **plan.source.shown(),
             "rows": plan.source.count(),
             "model": str(plan.model),
             "sha256": plan.model.sha256,

@@ -61,7 +61,7 @@ def read_document(text: str, where: str, environ: Mapping[str, str]) -> Document
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         flow = str(error.context).startswith("while parsing a flow") and "but got '{'" in str(error.problem)
-        hint = "; put ${…} in quotation marks between { } or [ ]" if flow else ""
+        hint = "; put ${…} and {…} in quotation marks between { } or [ ]" if flow else ""
         raise JobFileError(f"{where}:{line}:{column}: this is not YAML: {error.problem}{hint}") from None
     except yaml.YAMLError as error:
         raise JobFileError(f"{where}:1:1: this is not YAML: {str(error).splitlines()[0]}") from None

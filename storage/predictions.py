@@ -101,7 +101,7 @@ def seal(connection: Connection, job: JobTable, run_id: int) -> None:
         connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
     except errors.UniqueViolation as error:
         raise DuplicateKeyError(
-            f"{job.name}: the query gives a key more than once: {error.diag.message_detail or ''} "
+            f"{job.name}: the source gives a key more than once: {error.diag.message_detail or ''} "
             "each key may have one row in an interval; aggregate, or add a column to `key`"
         ) from None
 

@@ -1,11 +1,11 @@
-"""Where a run's rows come from: a query in PostgreSQL, described beforehand and read as Arrow batches."""
+"""Where a run's rows come from: what every source can do, and a query in PostgreSQL read as Arrow batches."""
 
 from __future__ import annotations
 
 import re
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from psycopg import conninfo, sql
@@ -16,6 +16,7 @@ from storage.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
@@ -50,6 +51,15 @@ KEY_KINDS = {
     "bpchar": "text",
     "uuid": "uuid",
     "date": "date",
+    # What Arrow files call them; their int8 is PostgreSQL's int8 in kind, if not in width.
+    "int16": "integer",
+    "int32": "integer",
+    "int64": "integer",
+    "uint8": "integer",
+    "uint16": "integer",
+    "uint32": "integer",
+    "string": "text",
+    "date32": "date",
 }
 
 # A source that somebody has locked is worth a message, not a hanging run.
@@ -79,6 +89,50 @@ class SourceColumn:
     arrow: str | None
 
 
+class Reader(Protocol):
+    """Rows as Arrow record batches of any size, which jobs.pipeline cuts into chunks."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, in the thread that reads. Raises SourceError."""
+
+    def cancel(self) -> None:
+        """Make a read that is under way in another thread stop."""
+
+
+class Source(Protocol):
+    """What a run asks of where its rows come from, whatever that is.
+
+    `where` is what messages call it, `yields` how they say which columns there are, `mend` what to do about one
+    of a wrong type. `is_ordered`: rows are read in the order of the key.
+    """
+
+    is_ordered: bool
+
+    @property
+    def where(self) -> str: ...  # noqa: D102  # said above
+    @property
+    def yields(self) -> str: ...  # noqa: D102
+    @property
+    def mend(self) -> str: ...  # noqa: D102
+
+    def describe(self) -> tuple[SourceColumn, ...]:
+        """Say which columns there are, without reading a row. Raises SourceError."""
+
+    def count(self) -> int:
+        """Count the rows. Raises SourceError."""
+
+    def shown(self) -> dict[str, Any]:
+        """Say what a plan shows of it, by name."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Say what a run's definition keeps beside the job's own words: what tells one input from another."""
+
+    def read(
+        self, columns: Sequence[SourceColumn], order: Sequence[SourceColumn] = ()
+    ) -> AbstractContextManager[Reader]:
+        """Read these columns of every row, in the order of `order` where `is_ordered`. Raises SourceError."""
+
+
 @dataclass(frozen=True)
 class QuerySource:
     """A query and the values bound to its parameters.
@@ -91,6 +145,18 @@ class QuerySource:
     query: BoundQuery
     values: Mapping[str, Any]
     where: str
+
+    is_ordered = True
+    yields = "the query yields"
+    mend = "cast it in the query"
+
+    def shown(self) -> dict[str, Any]:
+        """Say what a plan shows of it, by name."""
+        return {"sql": self.text(), "source": self.database.place}
+
+    def inputs(self) -> dict[str, Any]:
+        """Nothing: what a query gives is known when it is read."""
+        return {}
 
     def describe(self) -> tuple[SourceColumn, ...]:
         """Ask PostgreSQL which columns the query yields, without reading a row. Raises SourceError."""

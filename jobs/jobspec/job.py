@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
@@ -15,6 +15,7 @@ from jobs.jobspec.output import Output, Retention
 from jobs.jobspec.schedule import Schedule
 from jobs.jobspec.source import Source
 from jobs.jobspec.values import ColumnName, Strict
+from storage.files.pattern import parse_path
 
 DTYPES = (
     "float16", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -110,3 +111,25 @@ class Job(Strict):
         if both:
             raise ValueError(f"output: column {both[0]!r} is in the key already")
         return output
+
+    @model_validator(mode="after")
+    def _path_is_bounded(self) -> Job:
+        source = self.source
+        if source.path is None or source.time_column is not None or not source.bounded:
+            return self
+        if not parse_path(source.path).tells_apart(self.interval):
+            needed = "{date} and {hour}" if self.interval == "hour" else "{date}"
+            raise ValueError(
+                f"source: every {self.interval} would score the same files; put {needed} into the path, name the "
+                "`time_column` that tells them apart, or say `bounded: false` if that is meant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _types_are_the_keys(self) -> Job:
+        other = next((name for name in self.source.types if name not in self.key), None)
+        if other is not None:
+            raise ValueError(
+                f"source: types says what {other} is, which is not in the key; the model says what it takes"
+            )
+        return self

@@ -128,7 +128,7 @@ def test_wrong_arguments(project, database, arguments, says):
         ("SELECT NULLIF(id, 3) AS id, x FROM t WHERE at >= :interval_start", 1,
          "key column id is NULL in 1 row(s)"),
         ("SELECT id / 2 AS id, x FROM t WHERE at >= :interval_start", 1, "gives a key more than once: Key (id)="),
-        ("SELECT id, x FROM t WHERE at >= :interval_start AND false", 3, "the query gave no rows for 2026-01-01"),
+        ("SELECT id, x FROM t WHERE at >= :interval_start AND false", 3, "the source gave no rows for 2026-01-01"),
         ("SELECT id, x FROM t WHERE at >= :interval_strat", 2, "rides.sql:1:33: unknown parameter :interval_strat"),
         ("SELECT id, x FROM t", 1, "uses none of :interval_start, :interval_end and :date"),
         ("DELETE FROM t", 2, "a source is one SELECT"),

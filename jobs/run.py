@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
-from storage import predictions, runs, unfinished
+from storage import predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
@@ -146,6 +146,7 @@ def _attempt(
     """
     report.attempts += 1
     with (
+        watch.kept(),
         runtime.database.errors(f"run of {report.job}"),
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):

@@ -93,9 +93,11 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
     name = f"bp_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
-        try:
-            yield _replace_path(server_url, name)
-        finally:
+    try:
+        yield _replace_path(server_url, name)
+    finally:
+        # A connection of its own: the server may have been restarted in between.
+        with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 

@@ -27,12 +27,13 @@ import struct
 import threading
 import time
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 
 from storage.queries import load
@@ -51,6 +52,7 @@ LOOK_EVERY = 5.0
 ANSWER = 5.0
 
 _SQL = load("database")
+_NETWORK = (socket.AF_INET, socket.AF_INET6)
 # Where struct tcp_info holds the milliseconds since data was sent, an ack was sent, and data was received.
 _LAST_DATA = struct.Struct("=44xIII")
 
@@ -148,11 +150,25 @@ def sockets_open() -> set[int]:
 
 def stream_since(before: set[int], database: Database) -> Stream | None:
     """The one connection that a driver has opened since `before` was noted; None where that is not certain."""
-    new = [descriptor for descriptor in sockets_open() - before if descriptor not in _own()]
-    if len(new) != 1:
-        return None
+    found = [
+        sock for descriptor in sockets_open() - before - _own() if (sock := _connected(descriptor, database))
+    ]
+    if len(found) == 1:
+        return Stream(found[0], database)
+    for sock in found:
+        sock.close()
+    return None
+
+
+def _connected(descriptor: int, database: Database) -> socket.socket | None:
+    """A second handle of a socket that is connected to the database's port; None where it is not."""
+    ports = str(conninfo.conninfo_to_dict(database.url).get("port") or 5432).split(",")
     with suppress(OSError):
-        return Stream(socket.socket(fileno=os.dup(new[0])), database)
+        sock = socket.socket(fileno=os.dup(descriptor))
+        with suppress(OSError):
+            if sock.family in _NETWORK and str(sock.getpeername()[1]) in ports:
+                return sock
+        sock.close()
     return None
 
 
@@ -198,7 +214,7 @@ def _give_up(database: Database) -> None:
 
 
 def _is_silent(sock: socket.socket) -> bool:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
+    if sock.family not in _NETWORK or not hasattr(socket, "TCP_INFO"):
         return False
     try:
         counted = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
@@ -212,10 +228,10 @@ def _is_at_work(database: Database, pid: int) -> bool:
     """Ask the server, over a new connection, whether a session is at work, and not waiting for its client."""
     settings = {**database.session("watch"), "connect_timeout": str(max(2, int(ANSWER)))}
     try:
-        with psycopg.connect(database.url, autocommit=True, **settings) as connection:
+        # Closed, and not left as a `with` of the driver's leaves it: that would wait for a COMMIT.
+        with closing(psycopg.connect(database.url, autocommit=True, **settings)) as connection:
             answer = _ask(connection, _SQL["session_at_work"].replace(b"%(pid)s", b"$1"), pid)
             if answer is None:
-                connection.pgconn.finish()  # a polite goodbye would wait, too
                 return False
             real_pid, known, working = answer
             is_pooled = real_pid != connection.info.backend_pid

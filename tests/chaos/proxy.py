@@ -20,7 +20,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Proxy:
     """Stands before the server of `url` for the length of a `with` block; `address` is the way through it.
 
-    It strikes when the `at`-th COMMIT, from 0, comes along, by what `does` says:
+    It strikes when the `at`-th COMMIT, from 0, comes along (None: never by itself), by what `does` says:
 
         reset    every connection there is is reset, and the COMMIT never arrives; new connections get through
         lose     the COMMIT is done, and a reset comes instead of its reply
@@ -57,6 +57,10 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def fall_silent(self):
+        """Let no byte through any more."""
+        self._loop.call_soon_threadsafe(self._through.clear)
 
     def heal(self):
         """Let through what waited, and what comes."""
@@ -101,7 +105,7 @@ class Proxy:
         while data := await reader.read(65536):
             if data.endswith(_COMMIT):
                 self._commits += 1
-                if self._commits == self._at + 1:
+                if self._at is not None and self._commits == self._at + 1:
                     self._strike(link)
             await self._through.wait()
             link.server.write(data)

@@ -11,12 +11,18 @@ import pyarrow as pa
 import pytest
 import uvicorn
 
+import jobs.run
 from api.app import create_app
 from batchpred.serving import arrow_exports
-from storage import predictions, runs
+from jobs.interval import interval_named
+from jobs.jobfile import load_job
+from jobs.onnx_file import prepare
+from jobs.plan import Runtime
+from storage import predictions, registry, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
+from tests.chaos import world
 
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
 
@@ -62,6 +68,27 @@ def publish_rows(database):
         return run_id
 
     return publish
+
+
+@pytest.fixture
+def run(database, tmp_path, monkeypatch):
+    """Run the job of twenty chunks in this process and return the report; `on` is another way to the database."""
+    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
+    path = tmp_path / "chaos.job.yaml"
+    path.write_text(world.JOB, encoding="utf-8")
+    prepared = prepare(world.model())
+    with database.connect(purpose="test") as connection:
+        connection.execute(world.SOURCE)
+        registry.push(
+            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
+        )
+    job_file = load_job(path, {})
+    interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
+
+    def done(on=database, **options):
+        return jobs.run.run_job(Runtime(on, tmp_path, threads=1), job_file, interval, **options)
+
+    return done
 
 
 @contextmanager

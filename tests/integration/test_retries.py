@@ -1,40 +1,12 @@
 """What a run does about errors of the database: try again where that helps, end clearly where it does not."""
 
-from datetime import UTC, datetime
-
 import psycopg
 import pytest
 from psycopg import errors
 
 import jobs.rows
-import jobs.run
-from jobs.interval import interval_named
-from jobs.jobfile import load_job
-from jobs.onnx_file import prepare
-from jobs.plan import Runtime
-from storage import registry, runs, sources
-from tests.chaos.world import CHUNKS, JOB, SOURCE, model
-
-
-@pytest.fixture
-def run(database, tmp_path, monkeypatch):
-    """Run the job of twenty chunks in this process and return the report."""
-    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
-    path = tmp_path / "chaos.job.yaml"
-    path.write_text(JOB, encoding="utf-8")
-    prepared = prepare(model())
-    with database.connect(purpose="test") as connection:
-        connection.execute(SOURCE)
-        registry.push(
-            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
-        )
-    job_file = load_job(path, {})
-    interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
-
-    def done(**options):
-        return jobs.run.run_job(Runtime(database, tmp_path, threads=1), job_file, interval, **options)
-
-    return done
+from storage import runs, sources
+from tests.chaos.world import CHUNKS
 
 
 def fail_once(monkeypatch, where, name, error, *, call=1, after=False):

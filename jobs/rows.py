@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
-from jobs.score import ScoredChunk, score_chunk
+from jobs.score import ScoredChunk, last_named, score_chunk
 from storage import predictions, runs, unfinished
 from storage.arrow_copy import copy_in
 
@@ -49,7 +49,8 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
         scored = score_chunk(plan, chunk.rows)
-        return FinishedChunk(chunk.number, chunk.sha256, chunk.last_key(key), scored)
+        last = last_named(plan.table.key, chunk.rows)
+        return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored)
 
     def take_back_outdated() -> None:
         if stopped and stopped.is_sealed:

@@ -31,6 +31,9 @@ log = logging.getLogger("batchpred.run")
 # with recovery is over within them, and a scheduler tries again after that.
 RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
 
+# What a complete run may fail at: its table stays for inspection, and readers keep what they have.
+_BLOCKING = (checks.ChecksFailedError, predictions.DuplicateKeyError)
+
 
 @dataclass
 class RunReport:
@@ -115,7 +118,7 @@ def run_job(
                 )
                 time.sleep(delay)
     except BatchpredError as error:
-        status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
+        status = {runs.IntervalHeldError: "held", **dict.fromkeys(_BLOCKING, "blocked")}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
     except Exception as error:  # one job's surprise must not cost the others their run
@@ -191,7 +194,7 @@ def _run(
         predictions.attach(connection, plan.table, run_id, claim.check)
         show = partial(predictions.show, job=plan.table)
         predictions.patiently(lambda: runs.publish(connection, claim, run_id, show))
-    except checks.ChecksFailedError as error:
+    except _BLOCKING as error:
         runs.close_run(connection, claim, run_id, "blocked", str(error))
         raise
     except RowsChangedError as error:
@@ -227,7 +230,7 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
     with suppress(Exception):
         closed = runs.close_run(connection, claim, run_id, "failed", reason)
-        if closed and isinstance(error, (JobError, predictions.DuplicateKeyError)):
+        if closed and isinstance(error, JobError):
             predictions.drop_run_table(connection, run_id)
 
 

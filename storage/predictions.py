@@ -42,7 +42,9 @@ _DDL_PATIENCE_SECONDS = 60.0
 
 
 class DuplicateKeyError(StorageError):
-    """The source gave one key more than once."""
+    """The source gave one key more than once; which of the rows is right nobody can say, so none is published."""
+
+    exit_code = 3
 
 
 class ColumnsChangedError(StorageError):
@@ -98,12 +100,24 @@ def seal(connection: Connection, job: JobTable, run_id: int) -> None:
     """
     key = sql.SQL(", ").join(sql.Identifier(column.name) for column in job.key)
     try:
-        connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
-    except errors.UniqueViolation as error:
-        raise DuplicateKeyError(
-            f"{job.name}: the query gives a key more than once: {error.diag.message_detail or ''} "
-            "each key may have one row in an interval; aggregate, or add a column to `key`"
-        ) from None
+        with connection.transaction():
+            connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
+    except errors.UniqueViolation:
+        twice = connection.execute(compose("duplicate_keys", run_table=run_table(run_id), key=key)).fetchall()
+        raise DuplicateKeyError(_said_of(job, twice)) from None
+
+
+def _said_of(job: JobTable, twice: list[Row]) -> str:
+    shown = [
+        f"{', '.join(f'{column.name} {row[column.name]}' for column in job.key)} ({row['rows']} rows)"
+        for row in twice
+    ]
+    more = twice[0]["keys"] - len(twice)
+    return (
+        f"{job.name}: not published, readers keep what they have: {twice[0]['keys']} key(s) stand there more than "
+        f"once: {'; '.join(shown)}{f' and {more} more' if more else ''}; each key may have one row in an interval: "
+        "aggregate, or add a column to `key`"
+    )
 
 
 def analyze(connection: Connection, run_id: int) -> None:

@@ -91,7 +91,7 @@ HUNTS = {
     "rename_instead_of_pointer": ("torn", [(faults.undisturbed, {})]),
     "no_recheck": ("different", [(faults.changed_and_back, {"at": 12})]),
     "separate_checkpoint": (
-        "a key more than once",
+        "stand there more than once",
         [(faults.commit_point, {"at": at, "when": "after"}) for at in (5, 9, 14)],
     ),
     "two_transaction_publish": (

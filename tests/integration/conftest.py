@@ -71,24 +71,39 @@ def publish_rows(database):
 
 
 @pytest.fixture
-def run(database, tmp_path, monkeypatch):
-    """Run the job of twenty chunks in this process and return the report; `on` is another way to the database."""
+def runner(database, tmp_path, monkeypatch):
+    """Make a job of its file's text, its tables and its model; it runs in this process and returns the report.
+
+    `on` is another way to the database.
+    """
     monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
-    path = tmp_path / "chaos.job.yaml"
-    path.write_text(world.JOB, encoding="utf-8")
-    prepared = prepare(world.model())
-    with database.connect(purpose="test") as connection:
-        connection.execute(world.SOURCE)
-        registry.push(
-            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
-        )
-    job_file = load_job(path, {})
-    interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
 
-    def done(on=database, **options):
-        return jobs.run.run_job(Runtime(on, tmp_path, threads=1), job_file, interval, **options)
+    def made(text, tables, model):
+        name = text.partition("name: ")[2].partition("\n")[0]
+        path = tmp_path / f"{name}.job.yaml"
+        path.write_text(text, encoding="utf-8")
+        prepared = prepare(model)
+        with database.connect(purpose="test") as connection:
+            connection.execute(tables)
+            registry.push(
+                connection, name, prepared.data, described=prepared.described, source="x", alias="champion"
+            )
 
-    return done
+        def done(on=database, **options):
+            job_file = load_job(path, {})
+            interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
+            return jobs.run.run_job(Runtime(on, tmp_path, threads=1), job_file, interval, **options)
+
+        done.path = path
+        return done
+
+    return made
+
+
+@pytest.fixture
+def run(runner):
+    """The job of twenty chunks."""
+    return runner(world.JOB, world.SOURCE, world.model())
 
 
 @contextmanager

@@ -68,6 +68,20 @@ _LOST = re.compile(
 )
 
 
+# What helps, by SQLSTATE, where it is not the query that is wrong; and by which words the driver's text is known.
+_ADVICE = {
+    "42501": "; grant SELECT on it to the user that reads, and run again",
+    "53100": "; the source's disk is full, perhaps of what it sorts: free some and run again, what is done is kept",
+    "53200": "; the source is out of memory: lower its work_mem, and run again",
+    "55P03": "; something else has a table of the query locked: run again when that has ended",
+}
+_SAID = {
+    "permission denied": "42501",
+    "No space left on device": "53100",
+    "out of memory": "53200",
+    "lock timeout": "55P03",
+}
+
 # Connections to servers that no longer answer, which cannot be closed before the process ends.
 _left_open: list[ExitStack] = []
 
@@ -185,7 +199,8 @@ class QuerySource:
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}")
+            advice = _ADVICE.get(error.sqlstate or "", "")
+            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}{advice}")
             fault.is_transient = is_transient(error)
             raise fault from error
 
@@ -193,7 +208,8 @@ class QuerySource:
         """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
         found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
         said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
-        fault = SourceError(f"{self.where}: {self.database.redact(said)}")
+        state = next((state for words, state in _SAID.items() if words in str(error)), "")
+        fault = SourceError(f"{self.where}: {self.database.redact(said)}{_ADVICE.get(state, '')}")
         fault.is_transient = bool(_LOST.search(str(error)))
         return fault
 

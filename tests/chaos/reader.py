@@ -18,18 +18,20 @@ class Reader:
     """Reads in threads of its own; what no single run would have answered is in `torn`, errors in `errors`.
 
     `answers` are the whole answers that may be seen: {id: score} of each run that readers may meet. One that is
-    `patient` connects anew when its server is gone. `longest` is the longest look, in seconds.
+    `patient` connects anew when its server is gone. `longest` is the longest look in seconds, by what `phase` says
+    at its end.
     """
 
-    def __init__(self, url, answers, *, patient=False, pause=PAUSE_SECONDS):
+    def __init__(self, url, answers, *, patient=False, pause=PAUSE_SECONDS, phase=lambda: ""):
         self.torn = []
         self.errors = []
         self.reads = 0
-        self.longest = 0.0
+        self.longest = {}
         self._answers = [Answers(rows) for rows in answers]
         self._url = url
         self._patient = patient
         self._pause = pause
+        self._phase = phase
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(look,), name=f"chaos-reader-{look.__name__}")
@@ -55,7 +57,8 @@ class Reader:
                     while not self._stop.is_set():
                         began = time.perf_counter()
                         look(connection)
-                        self.longest = max(self.longest, time.perf_counter() - began)
+                        now = self._phase()
+                        self.longest[now] = max(self.longest.get(now, 0.0), time.perf_counter() - began)
                         self.reads += 3
                         time.sleep(self._pause)
             except Exception as error:

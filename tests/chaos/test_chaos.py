@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos import campaign, faults, outages
+from tests.chaos import campaign, faults, outages, readers
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.world import CHUNKS, COMMITS, POINTS
 
@@ -126,3 +126,11 @@ def test_a_runner_that_is_wrong_is_caught(world, mutant):
 
 def bad(world, trials):
     return [verdict for verdict in campaign.try_all(world, trials) if not verdict.holds]
+
+
+def test_readers_under_load_meet_no_mixed_answer_while_runs_are_published_and_rolled_back(world):
+    """No error, and every lookup, batch, aggregate and transaction is answered by one run."""
+    with world.clone() as trial:
+        seen = readers.watch_moves(trial, steps=3, processes=1)
+    assert ([], []) == (seen["errors"], seen["mixed"])
+    assert seen["reads"] > 100

@@ -60,6 +60,7 @@ def test_a_publish_whose_reply_was_lost_is_looked_for(run, monkeypatch, force):
         (errors.DiskFull("could not extend file"), "the server's disk is full"),
         (errors.OutOfMemory("out of memory"), "lower chunk_rows"),
         (errors.InsufficientPrivilege("permission denied"), "grant the right"),
+        (MemoryError("4 GB"), "not enough memory for a chunk of 100 rows; lower `chunk_rows`"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -81,7 +82,7 @@ def test_a_locked_source_ends_the_run_with_a_message(run, database, monkeypatch)
         other.execute("LOCK TABLE rows")
         report = run()
     assert (1, "failed", 3) == (report.exit_code, report.status, report.attempts)
-    assert "lock timeout" in report.error
+    assert "lock timeout; something else has a table of the query locked: run again" in report.error
     assert "published" == run().status
 
 
@@ -92,4 +93,20 @@ def test_revoked_rights_on_the_source_are_one_line(run, database):
         connection.execute("ALTER VIEW rows OWNER TO batchpred_analyst")
     report = run()
     assert (1, "failed", 1) == (report.exit_code, report.status, report.attempts)
-    assert "permission denied for table real" in report.error
+    assert "permission denied for table real; grant SELECT on it" in report.error
+
+
+def test_a_source_that_runs_out_of_disk_in_mid_stream_says_so(run, database):
+    """What the server says while rows arrive has its advice too; PostgreSQL itself raises it here."""
+    with database.connect(purpose="test") as connection:
+        connection.execute(
+            "ALTER TABLE rows RENAME TO real; "
+            "CREATE FUNCTION full_at(id bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN IF id = 1500 THEN "
+            "RAISE disk_full USING MESSAGE = 'could not write to temporary file: No space left on device'; END IF; "
+            "RETURN id; END $$; "
+            "CREATE VIEW rows AS SELECT full_at(id) AS id, t, a, b FROM real"
+        )
+    report = run()
+    assert (1, "failed", 1) == (report.exit_code, report.status, report.attempts)
+    assert "No space left on device; the source's disk is full" in report.error
+    assert "\n" not in report.error

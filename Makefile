@@ -32,10 +32,10 @@ imports: $(READY)  ## Check who may import whom
 	$(BIN)/lint-imports
 
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
-	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 chaos-readers: $(READY)  ## Publish and roll back N times while readers look on, and time their longest looks (N=)
-	$(BIN)/python -m tests.chaos.readers -n $(or $(N),20)
+	@$(BIN)/python -m tests.chaos.readers -n $(or $(N),20)
 
 check: lint types imports test  ## Lint, types, import contracts and tests
 

@@ -124,8 +124,9 @@ def run_job(
     except MemoryError:
         report.exit_code = 1
         report.error = (
-            f"{report.job}: this machine has not enough memory for a chunk of {job_file.job.chunk_rows} rows; lower "
-            "`chunk_rows` and `batch_size` in the job file, or give it more, and run again: what is done is kept"
+            f"{report.job}: this machine has not enough memory for a chunk of {job_file.job.chunk_rows} rows; "
+            "lower `chunk_rows` and `batch_size` in the job file, or give it more, and run again: what is done "
+            "is kept"
         )
     except Exception as error:  # one job's surprise must not cost the others their run
         log.debug("run failed", exc_info=True)

@@ -1,8 +1,9 @@
 """A job's own checks: queries over a run that nobody sees yet, which must find nothing.
 
-A check's query reads the run as the relation `staged`: its key and its outputs. It is one SELECT, run in a
-read-only transaction with a time limit, and what it finds is what is wrong. Before a row is scored it is tried on
-an empty `staged`, so that a broken query costs no run.
+A check's query reads the run as the relation `staged`: its key and its outputs; and what readers see of the job
+until then as `before`, the same columns, empty before the first publish. It is one SELECT, run in a read-only
+transaction with a time limit, and what it finds is what is wrong. Before a row is scored it is tried on an empty
+`staged`, so that a broken query costs no run.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from psycopg.rows import tuple_row
 
 from storage.database import is_transient
 from storage.errors import ConfigurationError
-from storage.predictions import run_table
+from storage.predictions import columns_of, run_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from storage.database import Connection
     from storage.job_table import JobTable
@@ -55,17 +56,13 @@ class Finding:
 
 def try_out(connection: Connection, job: JobTable, check: Check) -> None:
     """Run a check over a run without rows. Raises CheckQueryError."""
-    nothing = sql.SQL(", ").join(
-        sql.SQL("NULL::{} AS {}").format(sql.SQL(_TYPES[column.type]), sql.Identifier(column.name))
-        for column in job.columns
-    )
-    _run(connection, check, sql.SQL("SELECT {} WHERE false").format(nothing))
+    _run(connection, job, check, sql.SQL("SELECT {} WHERE false").format(_columns(job, ())))
 
 
 def find(connection: Connection, job: JobTable, run_id: int, check: Check) -> Finding | None:
     """Run a check over a complete run; None where it finds nothing. Raises CheckQueryError."""
-    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in job.columns)
-    rows, columns = _run(connection, check, sql.SQL("SELECT {} FROM {}").format(names, run_table(run_id)))
+    run = sql.SQL("SELECT {} FROM {}").format(_columns(job), run_table(run_id))
+    rows, columns = _run(connection, job, check, run)
     if not rows:
         return None
     return Finding(rows[0][0], tuple(_said(columns[1:], row[1:]) for row in rows))
@@ -74,12 +71,32 @@ def find(connection: Connection, job: JobTable, run_id: int, check: Check) -> Fi
 _TYPES = {name: name for name in ("bigint", "double precision", "boolean", "date", "text")}
 
 
+def _columns(job: JobTable, there: Container[str] | None = None) -> sql.Composed:
+    """The job's columns, those that are not `there` as NULL of their type."""
+    return sql.SQL(", ").join(
+        sql.Identifier(column.name)
+        if there is None or column.name in there
+        else sql.SQL("NULL::{} AS {}").format(sql.SQL(_TYPES[column.type]), sql.Identifier(column.name))
+        for column in job.columns
+    )
+
+
+def _before(connection: Connection, job: JobTable) -> sql.Composed:
+    view = sql.Identifier("predictions", job.name)
+    seen = columns_of(connection, view)
+    if not seen:
+        return sql.SQL("SELECT {} WHERE false").format(_columns(job, ()))
+    return sql.SQL("SELECT {} FROM {}").format(_columns(job, seen), view)
+
+
 def _run(
-    connection: Connection, check: Check, staged: sql.Composable
+    connection: Connection, job: JobTable, check: Check, staged: sql.Composable
 ) -> tuple[list[tuple[Any, ...]], list[str]]:
     # The check stands on lines of its own: it may end in a comment. It may begin with a WITH of its own, too.
-    before = sql.SQL("WITH staged AS ({}) SELECT count(*) OVER (), found.* FROM (\n").format(staged)
-    statement = f"{before.as_string(connection)}{check.query.text}\n) AS found LIMIT {SHOWN_ROWS}"
+    opening = sql.SQL("WITH staged AS ({}), before AS ({}) SELECT count(*) OVER (), found.* FROM (\n").format(
+        staged, _before(connection, job)
+    )
+    statement = f"{opening.as_string(connection)}{check.query.text}\n) AS found LIMIT {SHOWN_ROWS}"
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
@@ -95,12 +112,12 @@ def _run(
         if is_transient(error) or error.sqlstate is None:
             raise
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-        columns = ""
-        if error.sqlstate == "42703":  # undefined column: say which there are
-            columns = "; `staged` has the job's key and outputs"
-        raise CheckQueryError(
-            f"{check.where}: PostgreSQL says: {error.diag.message_primary}{hint}{columns}"
-        ) from error
+        said = f"PostgreSQL says: {error.diag.message_primary}{hint}"
+        if error.sqlstate in ("42703", "42P01"):  # an unknown column or relation
+            said += (
+                f"; there are `staged` and `before`, with {', '.join(column.name for column in job.columns)}"
+            )
+        raise CheckQueryError(f"{check.where}: {said}") from error
 
 
 def _said(columns: list[str], values: tuple[Any, ...]) -> str:

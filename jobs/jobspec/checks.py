@@ -30,7 +30,8 @@ class Checks(Strict):
     max_quarantined: Share = Field(0.01, description="Largest share of rows that may be in quarantine.")
     sql: dict[Annotated[str, AfterValidator(_check_name)], NotEmpty] = Field(
         default_factory=dict,
-        description="Queries by name over the run, which they read as `staged`; each must find no rows.",
+        description="Queries by name over the run (`staged`, and `before` for what readers see); each must find "
+        "no rows.",
     )
 
     @model_validator(mode="after")

@@ -47,6 +47,18 @@ def test_a_check_that_finds_rows_blocks_the_publish_and_shows_them(checked, data
         assert 1980 == connection.execute(PUBLISHED).fetchone()["rows"]
 
 
+def test_a_check_may_compare_with_what_readers_see(checked, database):
+    """`before` is empty at the first publish, and then what is current; the job's own view needs no name."""
+    run = checked(jump="SELECT id, staged.score, before.score AS was FROM staged JOIN before USING (id) "
+                  "WHERE staged.score <> before.score ORDER BY id")  # fmt: skip
+    assert "published" == run().status
+    with database.connect(purpose="test") as connection:
+        connection.execute("UPDATE rows SET b = b + 1 WHERE id IN (3, 4)")
+    report = run(force=True)
+    assert ("blocked", 3) == (report.status, report.exit_code)
+    assert "jump found 2 rows, such as id 3, score " in report.error
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [

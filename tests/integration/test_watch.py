@@ -22,17 +22,17 @@ def impatient(monkeypatch):
 def test_a_statement_that_takes_long_is_left_alone(database):
     """Silence is no fault where the server says that it is at work."""
     with watch.kept(), database.connect(purpose="test") as connection:
-        connection.execute("SELECT pg_sleep(1.5)")
+        connection.execute("SELECT pg_sleep(1)")
 
 
 def test_a_source_that_takes_long_is_left_alone(database):
     """So it is with a query whose first row comes late, and with a reader who is slow to ask for the next."""
-    query = "SELECT 1 AS a FROM pg_sleep(1.5)"
+    query = "SELECT 1 AS a FROM pg_sleep(1)"
     source = QuerySource(database, bind_named(query, {}, where="q.sql"), {}, "q.sql")
     with watch.kept(), source.read(source.describe()) as rows:
         batches = iter(rows)
         assert 1 == next(batches).num_rows
-        time.sleep(1)
+        time.sleep(0.8)
         assert [] == list(batches)
 
 

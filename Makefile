@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api chaos demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api chaos chaos-readers demo test lint format types imports check clean wheel
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## Make a project, score three days of rides, show what to try next
 	$(BIN)/batchpred demo
@@ -32,7 +32,10 @@ imports: $(READY)  ## Check who may import whom
 	$(BIN)/lint-imports
 
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
-	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
+
+chaos-readers: $(READY)  ## Publish and roll back N times while readers look on, and time their longest looks (N=)
+	@$(BIN)/python -m tests.chaos.readers -n $(or $(N),20)
 
 check: lint types imports test  ## Lint, types, import contracts and tests
 

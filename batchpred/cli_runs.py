@@ -72,9 +72,11 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
             console.out.print()
             console.print_table(run[name], title=name)
     if run["status"] == "blocked" and run["has_table"]:
+        publishing = f'publish them all the same with:\n  batchpred runs publish {run_id} --override "why"'
+        # Keys that stand there twice: no reason makes one of the rows the right one.
+        mending = "mend the query or the source and run again"
         console.out.print(
-            f"\nits predictions are in {run['has_table']}; publish them all the same with:\n"
-            f'  batchpred runs publish {run_id} --override "why"',
+            f"\nits predictions are in {run['has_table']}; {publishing if run['is_sealed'] else mending}",
             markup=False,
             soft_wrap=True,
         )

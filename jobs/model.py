@@ -107,7 +107,10 @@ class Model:
                     f"model {self.name} fails on every row of the first batch, {len(failed)} rows: "
                     f"{failed[first]}"
                 )
-            faults.update((int(rows[position]), reason) for position, reason in failed.items())
+            faults.update(
+                (int(rows[position]), f"the model fails on this row: {reason}")
+                for position, reason in failed.items()
+            )
         return _scored(plan.outputs, kept, parts, faults)
 
     def _run(

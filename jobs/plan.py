@@ -21,6 +21,7 @@ from storage.job_table import Column, JobTable
 from storage.parameters import bind_named
 from storage.runs import Pin, Slot
 from storage.sources import KEY_KINDS, QuerySource, SourceColumn
+from storage.staged import Check, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ class Plan:
     scoring: ScoringPlan
     table: JobTable
     warnings: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
 
     @property
     def slot(self) -> Slot:
@@ -165,6 +167,9 @@ def make_plan(
         ),
     )
     predictions.check_columns(connection, table)
+    checks = _own_checks(job_file, interval)
+    for check in checks:
+        try_out(connection, table, check)
     return Plan(
         job_file,
         interval,
@@ -175,6 +180,7 @@ def make_plan(
         ScoringPlan(features, outputs),
         table,
         _warnings(job_file),
+        checks,
     )
 
 
@@ -224,6 +230,15 @@ def _source(
     if job.source.dsn is not None:
         database = Database.at(job.source.dsn.get_secret_value(), named=f"source.dsn of {job_file.path.name}")
     return QuerySource(database, query, values, where)
+
+
+def _own_checks(job_file: JobFile, interval: Interval) -> tuple[Check, ...]:
+    values = {"interval_start": interval.start, "interval_end": interval.end, "date": interval.date}
+    found = []
+    for name, text in job_file.job.checks.sql.items():
+        where = f"{job_file.path.name}: checks.sql.{name}"
+        found.append(Check(name, bind_named(text, values, where=where), values, where))
+    return tuple(found)
 
 
 def _key_columns(

@@ -55,9 +55,11 @@ class NumberedChunk:
     rows: pa.Table
     sha256: str
 
-    def last_key(self, key: Sequence[str]) -> dict[str, Any]:
-        """Return the key of its last row, as JSON holds it."""
-        last = {name: self.rows[name][-1].as_py() for name in key}
+    def key_at(self, row: int | None, key: Sequence[str]) -> dict[str, Any]:
+        """Return a row's key as JSON holds it; empty where no row of the chunk has one."""
+        if row is None:
+            return {}
+        last = {name: self.rows[name][row].as_py() for name in key}
         return {name: value if isinstance(value, int) else str(value) for name, value in last.items()}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
-from jobs.score import ScoredChunk, score_chunk
+from jobs.score import ScoredChunk, last_named, score_chunk
 from jobs.unreadable import set_unreadable_aside, with_unreadable
 from storage import predictions, runs, unfinished
 from storage.arrow_copy import copy_in
@@ -51,7 +51,8 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
     def score(chunk: NumberedChunk) -> FinishedChunk:
         rows, unreadable = set_unreadable_aside(plan, chunk.rows)
         scored = with_unreadable(score_chunk(plan, rows), unreadable)
-        return FinishedChunk(chunk.number, chunk.sha256, chunk.last_key(key), scored)
+        last = last_named(plan.table.key, chunk.rows)
+        return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored)
 
     def take_back_outdated() -> None:
         if stopped and stopped.is_sealed:

@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
-from storage import predictions, runs, unfinished
+from storage import predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
@@ -30,6 +30,9 @@ log = logging.getLogger("batchpred.run")
 # Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
 # with recovery is over within them, and a scheduler tries again after that.
 RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
+
+# What a complete run may fail at: its table stays for inspection, and readers keep what they have.
+_BLOCKING = (checks.ChecksFailedError, predictions.DuplicateKeyError)
 
 
 @dataclass
@@ -116,9 +119,16 @@ def run_job(
                 )
                 time.sleep(delay)
     except BatchpredError as error:
-        status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
+        status = {runs.IntervalHeldError: "held", **dict.fromkeys(_BLOCKING, "blocked")}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
+    except MemoryError:
+        report.exit_code = 1
+        report.error = (
+            f"{report.job}: this machine has not enough memory for a chunk of {job_file.job.chunk_rows} rows; "
+            "lower `chunk_rows` and `batch_size` in the job file, or give it more, and run again: what is done "
+            "is kept"
+        )
     except Exception as error:  # one job's surprise must not cost the others their run
         log.debug("run failed", exc_info=True)
         report.error, report.exit_code = (
@@ -149,6 +159,7 @@ def _attempt(
     """
     report.attempts += 1
     with (
+        watch.kept(),
         runtime.database.errors(f"run of {report.job}"),
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
@@ -194,7 +205,7 @@ def _run(
         show = partial(predictions.show, job=plan.table)
         tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
         predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
-    except checks.ChecksFailedError as error:
+    except _BLOCKING as error:
         tell = partial(news.blocked, plan=plan, report=report, error=str(error))
         runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
         raise
@@ -231,7 +242,7 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
     with suppress(Exception):
         closed = runs.close_run(connection, claim, run_id, "failed", reason)
-        if closed and isinstance(error, (JobError, predictions.DuplicateKeyError)):
+        if closed and isinstance(error, JobError):
             predictions.drop_run_table(connection, run_id)
 
 

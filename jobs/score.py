@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import JobError
 from jobs.model import Quarantined
 from storage.runs import ChunkCounts
 
@@ -40,10 +40,6 @@ _DAYS = (-719_162, 2_932_896)
 _MAX_KEY_BYTES = 1_000
 
 
-class KeyValueError(JobError):
-    """The source gave a row whose key could be neither published nor named in quarantine."""
-
-
 @dataclass(frozen=True)
 class ScoredChunk:
     """A chunk as it is written: predictions in the order of the job's columns, and the rows set aside."""
@@ -54,15 +50,19 @@ class ScoredChunk:
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
-    """Score the rows of one chunk, in batches. Raises KeyValueError and ModelError."""
-    for column in plan.table.key:
-        _check_key(plan, column, rows[column.name])
+    """Score the rows of one chunk, in batches; rows whose key no prediction can have are set aside unscored.
+
+    Raises ModelError.
+    """
     key = [column.name for column in plan.table.key]
+    unnamed = _unnamed(plan.table.key, rows)
+    named = np.setdiff1d(np.arange(rows.num_rows), np.array([each.row for each in unnamed], dtype=np.int64))
+    given = rows.take(named) if unnamed else rows
     batch_rows = plan.job_file.job.batch_size or DEFAULT_BATCH_ROWS
-    scored = plan.model.model.score(rows, plan.scoring, batch_rows)
+    scored = plan.model.model.score(given, plan.scoring, batch_rows)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
-    columns = [*rows.select(key).take(good).columns, *scored.columns.filter(kept).columns]
+    columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept).columns]
     predictions = pa.table(
         [
             values.cast(_ARROW_TYPES[column.type])
@@ -70,33 +70,39 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         ],
         names=[column.name for column in plan.table.columns],
     )
-    quarantined = [*scored.quarantined, *unwritable]
+    unscored = [Quarantined(int(named[each.row]), each.reason) for each in scored.quarantined + unwritable]
+    quarantined = sorted(unnamed + unscored, key=lambda each: each.row)
     return ScoredChunk(
         predictions,
-        _set_aside(rows, key, [column.name for column in plan.features], quarantined),
+        _set_aside(rows, plan.table.key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
     )
 
 
-def _check_key(plan: Plan, column: Column, values: pa.ChunkedArray) -> None:
-    """Refuse keys that could be neither published nor named in quarantine: NULL, endless dates, very long text."""
-    bad, what, mend = values.null_count, "is NULL", "IS NOT NULL"
-    if not bad and column.type == "date":
-        # 'infinity' arrives as a day count that no calendar has.
-        days = values.cast(pa.int32())
-        bad = pc.sum(pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))).as_py() or 0
-        what, mend = "lies outside the years 1 to 9999", "BETWEEN '0001-01-01' AND '9999-12-31'"
-    if not bad and column.type == "text":
-        bad = pc.sum(pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)).as_py() or 0
-        what, mend = (
-            f"is longer than {_MAX_KEY_BYTES} bytes",
-            f"IS NOT NULL AND length(…) <= {_MAX_KEY_BYTES}",
-        )
-    if bad:
-        raise KeyValueError(
-            f"{plan.source.where}: key column {column.name} {what} in {bad} row(s); "
-            f"add `WHERE {column.name} {mend}` to the query, or mend the source"
-        )
+def last_named(key: Sequence[Column], rows: pa.Table) -> int | None:
+    """Return the place of the last row whose key a prediction can have; None where there is none."""
+    unnamed = {each.row for each in _unnamed(key, rows)}
+    return next((row for row in range(rows.num_rows - 1, -1, -1) if row not in unnamed), None)
+
+
+def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
+    """The rows whose key names nothing: NULL, a date without an end, text too long for an index."""
+    reasons: dict[int, str] = {}
+    for column in key:
+        values = rows.column(column.name)
+        faults = [(values.is_null(), "is NULL")] if values.null_count else []
+        if column.type == "date":
+            # 'infinity' arrives as a day count that no calendar has.
+            days = values.cast(pa.int32())
+            outside = pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))
+            faults.append((outside, "lies outside the years 1 to 9999"))
+        if column.type == "text":
+            long = pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)
+            faults.append((long, f"is longer than {_MAX_KEY_BYTES} bytes"))
+        for bad, what in faults:
+            for row in pc.indices_nonzero(pc.fill_null(bad, fill_value=False)).to_pylist():
+                reasons.setdefault(row, f"key column {column.name} {what}")
+    return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
 
 
 def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArray, list[Quarantined]]:
@@ -118,21 +124,41 @@ def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArra
 
 
 def _set_aside(
-    rows: pa.Table, key: Sequence[str], features: Sequence[str], quarantined: Sequence[Quarantined]
+    rows: pa.Table, key: Sequence[Column], features: Sequence[str], quarantined: Sequence[Quarantined]
 ) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
-    taken = rows.take(pa.array([each.row for each in quarantined], pa.int64())).to_pylist()
+    if not quarantined:
+        return []
+    taken = rows.take(pa.array([each.row for each in quarantined], pa.int64()))
+    for column in key:
+        if column.type == "date":  # as text: one without an end is no date of Python's
+            place = taken.schema.get_field_index(column.name)
+            taken = taken.set_column(place, column.name, _days_as_text(taken.column(place)))
+    names = [column.name for column in key]
     return [
         (
-            {name: _plain(row[name]) for name in key},
+            {name: _plain(row[name]) for name in names},
             each.reason,
             {name: _plain(row[name]) for name in features},
         )
-        for row, each in zip(taken, quarantined, strict=True)
+        for row, each in zip(taken.to_pylist(), quarantined, strict=True)
     ]
 
 
+def _days_as_text(values: pa.ChunkedArray) -> pa.Array:
+    def text(days: int | None) -> str | None:
+        if days is None:
+            return None
+        if not _DAYS[0] <= days <= _DAYS[1]:
+            return "infinity" if days > 0 else "-infinity"
+        return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+
+    return pa.array([text(days) for days in values.cast(pa.int32()).to_pylist()], pa.string())
+
+
 def _plain(value: Any) -> Any:
-    """Write a value as JSON can hold it: dates, NaN and infinities as text."""
+    """Write a value as JSON can hold it: dates, NaN and infinities as text, and of a long text its beginning."""
+    if isinstance(value, str) and len(value) > _MAX_KEY_BYTES:
+        return f"{value[:_MAX_KEY_BYTES]}… ({len(value)} characters)"
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float) and math.isfinite(value):

@@ -12,6 +12,7 @@ from psycopg import conninfo, sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
+from storage import watch
 from storage.errors import ConfigurationError, StorageError
 from storage.queries import load
 
@@ -124,6 +125,7 @@ class Database:
                 f"cannot connect to {self.place}: {self.redact(_reason(error))}; "
                 "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
             ) from None
+        watch.note(connection, self)
         if as_writer:
             with self.errors("taking the writer's role"):
                 _become_writer(connection)
@@ -198,6 +200,7 @@ class Database:
 
         Raises DatabaseError.
         """
+        given_up = watch.given_up()
         try:
             yield
         except psycopg.Error as error:
@@ -206,6 +209,11 @@ class Database:
             code = "08000" if lost else error.sqlstate or ""
             advice = _ADVICE.get(code) or _ADVICE.get(code[:2], "`--traceback` shows where")
             said = self.redact(error.diag.message_primary or _reason(error))
+            if lost and watch.given_up() > given_up:
+                said = f"nothing any more, for {watch.SILENCE:g} s on a connection that stays open"
+                advice = (
+                    "look at the network and what stands in between, then run again: what is done is kept"
+                )
             fault = DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}")
             fault.is_transient = is_transient(error)
             raise fault from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, contextmanager, suppress
+import threading
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from psycopg import conninfo, sql
 
+from storage import watch
 from storage.database import is_transient
 from storage.errors import StorageError
 from storage.queries import load
@@ -74,6 +76,24 @@ _LOST = re.compile(
     "terminating connection|server closed the connection|connection to server|could not receive data"
     "|shutting down|starting up|recovery|lock timeout|deadlock"
 )
+
+
+# What helps, by SQLSTATE, where it is not the query that is wrong; and by which words the driver's text is known.
+_ADVICE = {
+    "42501": "; grant SELECT on it to the user that reads, and run again",
+    "53100": "; the source's disk is full, perhaps of what it sorts: free some and run again, what is done is kept",
+    "53200": "; the source is out of memory: lower its work_mem, and run again",
+    "55P03": "; something else has a table of the query locked: run again when that has ended",
+}
+_SAID = {
+    "permission denied": "42501",
+    "No space left on device": "53100",
+    "out of memory": "53200",
+    "lock timeout": "55P03",
+}
+
+# Connections to servers that no longer answer, which cannot be closed before the process ends.
+_left_open: list[ExitStack] = []
 
 
 class SourceError(StorageError):
@@ -203,11 +223,24 @@ class QuerySource:
         address = conninfo.make_conninfo(self.database.url, **session)
         with ExitStack() as stack:
             try:
+                before = watch.sockets_open()
                 stream = stack.enter_context(dbapi.connect(address, autocommit=True))
+                watched = watch.stream_since(before, self.database)
+                if watched:
+                    stack.callback(watched.close)
                 cursor = stack.enter_context(stream.cursor())
+                if watched:
+                    cursor.execute(_SQL["own_session"].decode())
+                    watched.pid = int(cursor.fetchone()[0])
             except DriverError as error:
                 raise self.fault(error) from error
-            yield RowReader(cursor, statement.decode(), self)
+            reader = RowReader(cursor, statement.decode(), self, watched)
+            try:
+                yield reader
+            finally:
+                if reader.cancelling and reader.cancelling.is_alive():
+                    # Closed under the hands of the thread that asks, the driver would crash the process.
+                    _left_open.append(stack.pop_all())
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
@@ -232,7 +265,8 @@ class QuerySource:
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}")
+            advice = _ADVICE.get(error.sqlstate or "", "")
+            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}{advice}")
             fault.is_transient = is_transient(error)
             raise fault from error
 
@@ -240,7 +274,8 @@ class QuerySource:
         """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
         found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
         said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
-        fault = SourceError(f"{self.where}: {self.database.redact(said)}")
+        state = next((state for words, state in _SAID.items() if words in str(error)), "")
+        fault = SourceError(f"{self.where}: {self.database.redact(said)}{_ADVICE.get(state, '')}")
         fault.is_transient = bool(_LOST.search(str(error)))
         return fault
 
@@ -248,10 +283,14 @@ class QuerySource:
 class RowReader:
     """The rows of a query as Arrow record batches, in the order the database gives them."""
 
-    def __init__(self, cursor: Any, statement: str, source: QuerySource) -> None:
+    def __init__(
+        self, cursor: Any, statement: str, source: QuerySource, watched: watch.Stream | None = None
+    ) -> None:
         self._cursor = cursor
         self._statement = statement
         self._source = source
+        self._watched = watched
+        self.cancelling: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Run the query and yield record batches of a few megabytes until it is done. Raises SourceError.
@@ -266,13 +305,15 @@ class RowReader:
             self._cursor.adbc_statement.set_options(
                 **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
             )
-            self._cursor.execute(self._statement)
-            batches = self._cursor.fetch_record_batch()
+            with self._waiting():
+                self._cursor.execute(self._statement)
+                batches = self._cursor.fetch_record_batch()
         except DriverError as error:
             raise self._source.fault(error) from error
         while True:
             try:
-                batch = batches.read_next_batch()
+                with self._waiting():
+                    batch = batches.read_next_batch()
             except StopIteration:
                 return
             except (OSError, ValueError) as error:  # Arrow's way to say what PostgreSQL said in mid-stream
@@ -280,9 +321,20 @@ class RowReader:
             yield batch
 
     def cancel(self) -> None:
-        """Make a read that is under way in another thread stop now."""
-        with suppress(Exception):  # it may have ended by itself in this very moment
-            self._cursor.adbc_cancel()
+        """Make a read that is under way in another thread stop now, even where the server does not answer."""
+
+        def ask() -> None:
+            with suppress(Exception):  # it may have ended by itself in this very moment
+                self._cursor.adbc_cancel()
+
+        self.cancelling = threading.Thread(target=ask, name="batchpred-cancel", daemon=True)
+        self.cancelling.start()
+        self.cancelling.join(watch.ANSWER)
+        if self._watched and self.cancelling.is_alive():
+            self._watched.cut()
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._watched.waiting() if self._watched else nullcontext()
 
 
 def _selected(column: SourceColumn) -> sql.Composable:

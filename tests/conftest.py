@@ -24,9 +24,15 @@ _undo = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the server before pytest's workers, which find it by TEST_DATABASE_URL."""
-    if not hasattr(config, "workerinput"):
-        os.environ["TEST_DATABASE_URL"] = _start_server()
+    """Take up the server that the process which began all workers has started."""
+    _server.update(getattr(config, "workerinput", {}).get("server", {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Give a worker that is about to start the server all of them share."""
+    _start_server()
+    node.workerinput["server"] = dict(_server)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -98,9 +104,11 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
     name = f"bp_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
-        try:
-            yield _replace_path(server_url, name)
-        finally:
+    try:
+        yield _replace_path(server_url, name)
+    finally:
+        # A connection of its own: the server may have been restarted in between.
+        with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 

@@ -14,10 +14,15 @@ import uvicorn
 import jobs.run
 from api.app import create_app
 from batchpred.serving import arrow_exports
-from storage import predictions, runs
+from jobs.interval import interval_named
+from jobs.jobfile import load_job
+from jobs.onnx_file import prepare
+from jobs.plan import Runtime
+from storage import predictions, registry, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
+from tests.chaos import world
 from tests.integration.receiver import listening
 from tests.integration.told import Told
 
@@ -65,6 +70,42 @@ def publish_rows(database):
         return run_id
 
     return publish
+
+
+@pytest.fixture
+def runner(database, tmp_path, monkeypatch):
+    """Make a job of its file's text, its tables and its model; it runs in this process and returns the report.
+
+    `on` is another way to the database.
+    """
+    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
+
+    def made(text, tables, model):
+        name = text.partition("name: ")[2].partition("\n")[0]
+        path = tmp_path / f"{name}.job.yaml"
+        path.write_text(text, encoding="utf-8")
+        prepared = prepare(model)
+        with database.connect(purpose="test") as connection:
+            connection.execute(tables)
+            registry.push(
+                connection, name, prepared.data, described=prepared.described, source="x", alias="champion"
+            )
+
+        def done(on=database, **options):
+            job_file = load_job(path, {})
+            interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
+            return jobs.run.run_job(Runtime(on, tmp_path, threads=1), job_file, interval, **options)
+
+        done.path = path
+        return done
+
+    return made
+
+
+@pytest.fixture
+def run(runner):
+    """The job of twenty chunks."""
+    return runner(world.JOB, world.SOURCE, world.model())
 
 
 @contextmanager

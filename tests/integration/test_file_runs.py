@@ -176,12 +176,12 @@ def test_bad_rows_of_a_csv_are_in_quarantine(project):
 
 
 def test_a_key_in_two_files_is_found(project):
-    """A key that two files have fails the run with the key; nothing is published."""
+    """A key that two files have blocks the run, and is named; nothing is published."""
     project.write("d/a.parquet", 0, 5)
     project.write("d/b.parquet", 4, 9)
     report = project.run("{path: d, bounded: false}")
-    assert (1, "failed") == (report.exit_code, report.status)
-    assert "the source gives a key more than once: Key (id)=(4)" in report.error
+    assert (3, "blocked") == (report.exit_code, report.status)
+    assert "1 key(s) stand there more than once: id 4 (2 rows)" in report.error
 
 
 MISTAKES = [

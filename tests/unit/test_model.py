@@ -447,7 +447,10 @@ def test_bisect(batch_size):
     indices[[0, 13, 14, 99]] = 7
     scored = score(models.gather(), {"x": pa.array(indices)}, batch_size=batch_size)
     assert [q.row for q in scored.quarantined] == [0, 13, 14, 99]
-    reason = "Gather: indices element out of data bounds, idx=7 must be within the inclusive range [-3,2]"
+    reason = (
+        "the model fails on this row: Gather: indices element out of data bounds, idx=7 must be within the "
+        "inclusive range [-3,2]"
+    )
     assert {q.reason for q in scored.quarantined} == {reason}
     expected = [i for i in range(100) if i not in {0, 13, 14, 99}]
     assert scored.rows.tolist() == expected

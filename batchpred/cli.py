@@ -104,6 +104,9 @@ def run(
         console.print_json({"runs": [report.as_json() for report in reports]})
     else:
         console.print_table([report.line for report in reports])
+        for report in reports:
+            for line in report.notes:
+                console.out.print(f"{report.job}: {line}", soft_wrap=True)
     for report in reports:
         for warning in report.warnings:
             console.err.print(f"warning: {report.job}: {warning}", soft_wrap=True)

@@ -63,7 +63,7 @@ def _onnxruntime() -> Finding:
     from jobs.threads import available_cpus
 
     try:
-        from jobs.model import available_providers
+        from jobs.device import available_providers
     except ImportError:
         mend = 'pip install "batchpred[cpu]" or "batchpred[gpu]"'
         return Finding("onnxruntime", ok=False, found="no", mend=mend)

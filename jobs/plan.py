@@ -12,6 +12,7 @@ from jobs.errors import JobError, ModelError
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.onnx_file import prepare
+from jobs.summary import batches_for
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from jobs.batch_size import Batches
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from storage.database import Connection
@@ -72,6 +74,7 @@ class Plan:
     scoring: ScoringPlan
     table: JobTable
     warnings: tuple[str, ...]
+    batches: Batches  # the one part that learns while the run goes on
 
     @property
     def slot(self) -> Slot:
@@ -107,7 +110,8 @@ def make_plan(
     anything is claimed or written.
     """
     job = job_file.job
-    model = resolve_model(runtime, connection, model_ref or job.model, job_file.path.parent)
+    ref = model_ref or job.model
+    model = resolve_model(runtime, connection, ref, job_file.path.parent, device=job.device)
     features = model.model.signature.columns(job.features)
     outputs = model.model.signature.output_columns(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
@@ -155,6 +159,7 @@ def make_plan(
         ),
     )
     predictions.check_columns(connection, table)
+    scoring = ScoringPlan(features, outputs)
     return Plan(
         job_file,
         interval,
@@ -162,17 +167,25 @@ def make_plan(
         key,
         read,
         model,
-        ScoringPlan(features, outputs),
+        scoring,
         table,
         _warnings(job_file),
+        batches_for(connection, job, model.model, scoring),
     )
 
 
-def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Path) -> ResolvedModel:
-    """Find the version a reference names now, get its verified bytes and load them.
+def resolve_model(
+    runtime: Runtime,
+    connection: Connection,
+    ref: str,
+    folder: Path,
+    *,
+    device: Sequence[str] = ("auto",),
+) -> ResolvedModel:
+    """Find the version a reference names now, get its verified bytes and load them on a device.
 
     `file:PATH` is read relative to `folder` and checked as a push would check it.
-    Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
+    Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError or DeviceError.
     """
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
@@ -186,7 +199,10 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
         name, version, sha256 = found.name, found.version, found.sha256
         data = registry.fetch(connection, sha256, runtime.model_cache)
     return ResolvedModel(
-        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+        name,
+        version,
+        sha256,
+        Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs import checks
+from jobs import checks, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.resume import RowsChangedError
@@ -50,6 +50,7 @@ class RunReport:
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    scoring: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -74,6 +75,11 @@ class RunReport:
             "quarantined": self.rows["quarantined"],
             "seconds": self.seconds,
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """How it was scored, in lines for a person."""
+        return summary.lines(self.scoring) if self.scoring else []
 
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
@@ -179,6 +185,7 @@ def _run(
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
         report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, on_progress)
+        report.scoring = summary.write_down(connection, claim, run_id, plan)
         run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
         if stopped is None or not stopped.is_sealed:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
     from storage.job_table import Column
 
-# One float32 matrix of 20 columns is then 1.3 MB, which stays in a core's second-level cache; some models get
-# slower above 16k to 64k rows, and calls of 1k rows and more cost next to nothing each.
-DEFAULT_BATCH_ROWS = 16_384
-
 _ARROW_TYPES = {
     "bigint": pa.int64(),
     "double precision": pa.float64(),
@@ -58,8 +54,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     for column in plan.table.key:
         _check_key(plan, column, rows[column.name])
     key = [column.name for column in plan.table.key]
-    batch_rows = plan.job_file.job.batch_size or DEFAULT_BATCH_ROWS
-    scored = plan.model.model.score(rows, plan.scoring, batch_rows)
+    scored = plan.model.model.score(rows, plan.scoring, plan.batches)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
     columns = [*rows.select(key).take(good).columns, *scored.columns.filter(kept).columns]

@@ -79,12 +79,17 @@ class FeatureColumn:
 
 @dataclass(frozen=True)
 class OutputColumn:
-    """A column of predictions and the model output, or column `index` of it, that fills it."""
+    """A column of predictions and the model output, or column `index` of it, that fills it.
+
+    With `is_vector` it holds whole rows of the output, of `width` values where the model says how many.
+    """
 
     column: str
     output_name: str
     index: int | None
     dtype: str
+    is_vector: bool = False
+    width: int | None = None
 
 
 @dataclass(frozen=True)

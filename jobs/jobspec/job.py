@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from jobs.device import PROVIDERS
 from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
 from jobs.jobspec.output import Output, Retention
@@ -47,6 +49,23 @@ def _name(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+_DEVICES = ("auto", *PROVIDERS)
+
+
+def _devices(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, (list, tuple)) else [value]
+    for name in names:
+        if name not in _DEVICES:
+            near = get_close_matches(str(name), _DEVICES, n=1)
+            raise ValueError(
+                f"{name!r} is no device; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(_DEVICES)}")
+            )
+    if not names or len(set(names)) < len(names) or ("auto" in names and len(names) > 1):
+        raise ValueError("device: name each once, the preferred first; auto stands alone")
+    return tuple(names)
+
+
 def _version(value: Any) -> Any:
     # true and 1.0 are equal to 1 in Python; Literal would let them pass.
     if type(value) is not int or value != 1:
@@ -79,8 +98,18 @@ class Job(Strict):
     checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None
     retention: Retention | None = None
+    device: Annotated[
+        tuple[str, ...],
+        BeforeValidator(
+            _devices,
+            json_schema_input_type=Literal[_DEVICES] | list[Literal[_DEVICES]],
+        ),
+    ] = Field(
+        ("auto",),
+        description="Where the model runs: that or nothing. In a list, the first that takes the model.",
+    )
     batch_size: int | None = Field(
-        None, ge=1, le=1_000_000, description="Rows given to the model in one call."
+        None, ge=1, le=1_000_000, description="Rows given to the model in one call; measured if left out."
     )
     chunk_rows: int = Field(
         100_000, ge=1, le=10_000_000, description="Rows read, scored and committed as one unit."

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from jobs.errors import ModelDamagedError, ModelError
 from jobs.model import Model, Quarantined, ScoringPlan, check_columns
-from jobs.onnx_file import reason_of
+from jobs.session import reason_of
 from jobs.signature import FeatureColumn, OutputColumn, Signature, Tensor
 from tests.unit import onnx_models as models
 

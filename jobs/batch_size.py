@@ -27,8 +27,10 @@ _MOST_BYTES = 32 << 20
 # Seconds: a call costs some 20 to 100 microseconds beside its rows, so from here on a larger one gains nothing.
 _LONG_CALL = 0.25
 _TRIES = 3
-_SHORT_CALL = 0.0005  # seconds; calls as short as this are tried more often
-_MORE_TRIES = 5
+_TRIES_OF_SHORT = 5  # for calls under half a millisecond, which one interruption spoils
+_SHORT_CALL = 0.0005
+_TRIES_OF_LARGE = 2  # from 16,384 rows on: a chunk of 100,000 rows has few of them
+_LARGE = 16_384
 _GAIN = 1.03  # what a size must gain to count as better
 
 
@@ -124,7 +126,8 @@ class Batches:
         size.tries += 1
         size.call = min(size.call, seconds)
         size.rate = max(size.rate, rows / max(seconds, 1e-9))
-        wanted = _MORE_TRIES if size.call < _SHORT_CALL else _TRIES
+        wanted = _TRIES_OF_SHORT if size.call < _SHORT_CALL else _TRIES
+        wanted = _TRIES_OF_LARGE if rows >= _LARGE else wanted
         if size.tries >= wanted or size.call > _LONG_CALL:
             self._tried.append(self._candidates.pop(0))
             self._go_on(size)

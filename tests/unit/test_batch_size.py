@@ -147,7 +147,7 @@ def test_predictions_do_not_depend_on_the_batch(name):
         else:  # one row at a time is another order of summation
             np.testing.assert_allclose(first["p"], found.columns["p"], rtol=0, atol=2.4e-7)
     climbing = Batches(2, row_bytes=plan.row_bytes, may_try_one_thread=model.may_try_one_thread)
-    for _ in range(15):
+    for _ in range(30):
         if not climbing.is_measured:
             assert expected.columns.equals(model.score(table, plan, climbing).columns)
     assert climbing.is_measured

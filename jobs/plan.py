@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jobs.batch_size import Batches
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
+    from jobs.signature import OutputColumn
     from storage.database import Connection
 
 INTERVAL_PARAMETERS = ("interval_start", "interval_end", "date")
@@ -152,7 +153,7 @@ def make_plan(
         outputs=tuple(
             Column(
                 output.column,
-                _output_type(output.dtype),
+                _output_type(output),
                 comment=f"Model output {job.output.columns[output.column]}",
             )
             for output in outputs
@@ -264,7 +265,12 @@ def _arrow(column: SourceColumn) -> pa.DataType:
     return pa.type_for_alias(column.arrow)
 
 
-def _output_type(dtype: str) -> str:
+def _output_type(output: OutputColumn) -> str:
+    dtype = output.dtype
+    if output.is_vector:
+        return {"float64": "double precision[]"}.get(
+            dtype, "real[]" if dtype.startswith("float") else "bigint[]"
+        )
     if dtype.startswith("float"):
         return "double precision"
     return {"bool": "boolean", "string": "text"}.get(dtype, "bigint")

@@ -27,6 +27,9 @@ _ARROW_TYPES = {
     "text": pa.string(),
     "boolean": pa.bool_(),
     "date": pa.date32(),
+    "real[]": pa.list_(pa.float32()),
+    "double precision[]": pa.list_(pa.float64()),
+    "bigint[]": pa.list_(pa.int64()),
 }
 
 

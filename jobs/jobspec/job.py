@@ -26,10 +26,10 @@ DTYPES = (
 def check_job_name(name: str) -> str:
     """Return the name, or raise JobFileError: it becomes the name of a view and of an URL's part."""
     # 55 characters, so that NAME_history fits PostgreSQL's 63 bytes: a longer one would be cut in silence.
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith("_history"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith(("_history", "_vectors")):
         raise JobFileError(
             f"{name!r} cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
-            "not ending in _history"
+            "not ending in _history or _vectors"
         )
     return name
 

@@ -3,7 +3,9 @@
 import json
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
+from onnx import helper
 from typer.testing import CliRunner
 
 import jobs.batch_size
@@ -19,18 +21,20 @@ from tests.unit import onnx_models as models
 TABLE = """
 CREATE TABLE t AS
 SELECT g::bigint AS id, (g % 100) / 50.0::float8 AS a, sin(g) AS b, cos(g) AS c, ln(g) AS d
-  FROM generate_series(1, 30000) AS g
+  FROM generate_series(1, 8000) AS g
 """
 
 
 @pytest.fixture
 def project(database, tmp_path):
-    """A logistic regression beside its job over 30,000 rows; a call runs the job with these lines and a day."""
+    """A logistic regression beside its job over 8,000 rows; a call runs the job with these lines and a day."""
     (tmp_path / "m.onnx").write_bytes(models.matrix(zipmap=False)[1])
     with database.connect(purpose="test") as connection:
         connection.execute(TABLE)
 
-    def run(*lines, day="2026-01-01"):
+    def run(*lines, day="2026-01-01", model=None, columns='p: "probabilities[1]"'):
+        if model:
+            (tmp_path / "m.onnx").write_bytes(model)
         path = tmp_path / "j.job.yaml"
         path.write_text(
             "\n".join(
@@ -41,7 +45,7 @@ def project(database, tmp_path):
                     "key: [id]",
                     "features: {a: null, b: null, c: null, d: null}",
                     "model: file:m.onnx",
-                    'output: {columns: {p: "probabilities[1]"}}',
+                    f"output: {{columns: {{{columns}}}}}" if columns else "",
                     *lines,
                 )
             ),
@@ -61,7 +65,7 @@ def batch_sizes(database):
 
 def test_a_measured_size_is_remembered(project, database, monkeypatch):
     """What a run measured the next run uses, on this machine alone, and both say so; predictions are the same."""
-    monkeypatch.setattr(jobs.batch_size, "SIZES", (64, 256, 1024))
+    monkeypatch.setattr(jobs.batch_size, "SIZES", (64, 128, 256))
     first = project()
     assert first.status == "published", first.error
     assert "measured in this run" in first.scoring["batch"]
@@ -103,3 +107,81 @@ def test_a_device_that_is_not_there(project):
     report = project("device: cuda")
     assert (None, "failed", 2) == (report.run_id, report.status, report.exit_code)
     assert "has no CUDAExecutionProvider" in report.error
+
+
+# Output, its element type, and what it is kept and exported as.
+VECTORS = {
+    "single": (models.FLOAT, "real[]", "float"),
+    "half": (models.HALF, "real[]", "float"),
+    "twice": (models.DOUBLE, "double precision[]", "double"),
+    "whole": (models.INT32, "bigint[]", "int64"),
+}
+
+
+def vectors():
+    """A model that gives its four columns back as vectors of several dtypes, and the largest as a number."""
+    casts = [helper.make_node("Cast", ["X"], [name], to=element) for name, (element, *_) in VECTORS.items()]
+    largest = helper.make_node("ReduceMax", ["X"], ["largest"], axes=[1], keepdims=0)
+    outputs = {name: (element, ["N", 4]) for name, (element, *_) in VECTORS.items()}
+    return models.graph(
+        [*casts, largest],
+        {"X": (models.FLOAT, ["N", 4])},
+        {**outputs, "largest": (models.FLOAT, ["N"])},
+        opset={"": 17},
+    )
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "incremental"])
+def test_vectors(project, database, api, mode):
+    """Whole vectors are kept as arrays, read by key and in exports, and left out of what BI tools see."""
+    columns = "".join(f'{name}: "{name}[:]", ' for name in VECTORS)
+    report = project(
+        f"output: {{mode: {mode}, columns: {{{columns}largest: largest}}}}", model=vectors(), columns=None
+    )
+    assert report.status == "published", report.error
+    assert report.rows == {"read": 8_000, "scored": 8_000, "quarantined": 0}
+    with database.connect(purpose="test") as connection:
+        views = connection.execute(
+            "SELECT table_name AS t, array_agg(column_name::text) AS names FROM information_schema.columns"
+            " WHERE table_schema = 'predictions' AND table_name LIKE 'j%%' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        types = connection.execute(
+            "SELECT attname AS name, format_type(atttypid, NULL) AS type FROM pg_attribute"
+            " WHERE attrelid = 'predictions.j_vectors'::regclass"
+        ).fetchall()
+        (row,) = connection.execute(
+            "SELECT * FROM predictions.j_vectors JOIN t USING (id) WHERE id = 7"
+        ).fetchall()
+    shown = {each["t"]: bool(set(VECTORS) & set(each["names"])) for each in views}
+    assert {"j": False, "j_history": False, "j_vectors": True} == shown
+    kept = {each["name"]: each["type"] for each in types}
+    one = api.get("/v1/jobs/j/predictions/7").json()["prediction"]
+    several = api.post("/v1/jobs/j/predictions:batchGet", json={"keys": [7]}).json()["predictions"][0][
+        "prediction"
+    ]
+    page = api.get("/v1/jobs/j/predictions", params={"limit": 7}).json()["predictions"][-1]
+    assert [one, one, 7] == [several, page["prediction"], page["key"]["id"]]
+    exported = api.get("/v1/jobs/j/predictions", headers={"accept": "application/vnd.apache.arrow.stream"})
+    table = pa.ipc.open_stream(exported.content).read_all()
+    assert table.num_rows == 8_000
+    given = [row[name] for name in "abcd"]
+    for name, (_, postgres, arrow) in VECTORS.items():
+        tolerance = {"half": 1e-3, "whole": 1.0}.get(name, 1e-6)
+        assert given == pytest.approx(row[name], abs=tolerance)
+        assert row[name] == pytest.approx(one[name], abs=1e-6)
+        assert (postgres, arrow) == (kept[name], str(table.schema.field(name).type.value_type))
+    lines = api.get("/v1/jobs/j/predictions", headers={"accept": "text/csv"}).text.splitlines()
+    assert lines[0] == f"id,{','.join(VECTORS)},largest,run_id"
+    assert any(line.startswith('7,"{') for line in lines)
+
+
+def test_a_vector_that_is_not_finite_is_set_aside(project, database):
+    """One NaN in a vector sends its row to quarantine with a reason, and no other."""
+    with database.connect(purpose="test") as connection:
+        connection.execute("UPDATE t SET b = 'NaN' WHERE id = 5")
+    report = project(model=vectors(), columns='v: "single[:]"')
+    assert report.status == "published", report.error
+    assert (7_999, 1) == (report.rows["scored"], report.rows["quarantined"])
+    with database.connect(purpose="test", as_writer=True) as connection:
+        (row,) = connection.execute("SELECT key, reason FROM batchpred.quarantine").fetchall()
+    assert ({"id": 5}, "the model returned NaN for v") == (row["key"], row["reason"])

@@ -61,8 +61,13 @@ class JobFile:
     @property
     def definition_sha256(self) -> str:
         """The digest of `definition`: two runs with the same one asked the same question."""
-        text = json.dumps(self.definition, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of_definition(self.definition)
+
+
+def digest_of_definition(definition: dict[str, Any]) -> str:
+    """Return the sha256 of a definition's JSON."""
+    text = json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
+from jobs.jobfile import digest_of_definition
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.onnx_file import prepare
 from jobs.summary import batches_for
+from jobs.transform import Transform, load_transform
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -75,7 +77,8 @@ class Plan:
     scoring: ScoringPlan
     table: JobTable
     warnings: tuple[str, ...]
-    batches: Batches  # the one part that learns while the run goes on
+    batches: Batches  # what learns while the run goes on, like
+    transform: Transform | None = None  # this, of its cost
 
     @property
     def slot(self) -> Slot:
@@ -88,8 +91,18 @@ class Plan:
         """What the run is pinned to."""
         model = self.model
         return Pin(
-            model.name, model.version, model.sha256, self.job_file.definition_sha256, model.model.provider
+            model.name,
+            model.version,
+            model.sha256,
+            digest_of_definition(self.definition),
+            model.model.provider,
         )
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What decides the run's rows and outputs: the job file's part, and the source of its transform."""
+        more = {"transform": self.transform.definition} if self.transform else {}
+        return {**self.job_file.definition, **more}
 
     @property
     def reads(self) -> tuple[SourceColumn, ...]:
@@ -128,6 +141,10 @@ def make_plan(
         )
     key = _key_columns(job_file, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
+    transform = load_transform(job.transform, job_file.path.parent) if job.transform else None
+    if transform is not None:  # the model's columns are those it makes of all the query's
+        transform.columns = wanted
+        wanted = tuple(yielded)
     missing = [name for name in wanted if name not in yielded]
     if missing:
         raise SourceColumnsError(_missing(job_file, source, missing, yielded))
@@ -138,7 +155,8 @@ def make_plan(
         raise SourceColumnsError(
             f"{source.where}: no model takes {listed}; cast it in the query to a number, text or boolean"
         )
-    check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
+    if transform is None:
+        check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
     table = JobTable(
         name=job.name,
         description=job.description,
@@ -172,6 +190,7 @@ def make_plan(
         table,
         _warnings(job_file),
         batches_for(connection, job, model.model, scoring),
+        transform,
     )
 
 

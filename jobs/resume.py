@@ -53,8 +53,15 @@ class NumberedChunk:
 
     def last_key(self, key: Sequence[str]) -> dict[str, Any]:
         """Return the key of its last row, as JSON holds it."""
-        last = {name: self.rows[name][-1].as_py() for name in key}
-        return {name: value if isinstance(value, int) else str(value) for name, value in last.items()}
+        return self._key_of(-1, key)
+
+    def first_key(self, key: Sequence[str]) -> str:
+        """Return the key of its first row, for a person."""
+        return ", ".join(f"{name}={value}" for name, value in self._key_of(0, key).items())
+
+    def _key_of(self, row: int, key: Sequence[str]) -> dict[str, Any]:
+        values = {name: self.rows[name][row].as_py() for name in key}
+        return {name: value if isinstance(value, int) else str(value) for name, value in values.items()}
 
 
 class Resumption:

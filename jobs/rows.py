@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
 from jobs.score import ScoredChunk, score_chunk
+from jobs.transform import TransformError
 from storage import predictions, runs, unfinished
 from storage.arrow_copy import copy_in
 
@@ -48,7 +49,12 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
     resumption = Resumption(stopped.chunks if stopped else ())
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
-        scored = score_chunk(plan, chunk.rows)
+        try:
+            scored = score_chunk(plan, chunk.rows)
+        except TransformError as error:
+            raise type(error)(
+                f"{error}, in chunk {chunk.number} (from key {chunk.first_key(key)})"
+            ) from error
         return FinishedChunk(chunk.number, chunk.sha256, chunk.last_key(key), scored)
 
     def take_back_outdated() -> None:

@@ -216,7 +216,7 @@ def _run(
 def _start(connection: Connection, plan: Plan, claim: runs.Claim) -> int:
     """Write a new run down and make its table: both, or neither."""
     with connection.transaction():
-        definition, table = plan.job_file.definition, plan.table.as_json()
+        definition, table = plan.definition, plan.table.as_json()
         run_id = runs.start_run(connection, claim, plan.pin, definition, table)
         predictions.create_run_table(connection, plan.table, run_id)
         claim.check(connection)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import JobError
-from jobs.model import Quarantined
+from jobs.model import Quarantined, Scored
+from jobs.transform import LEFT_OUT, rows_left_out
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.model import Scored
     from jobs.plan import Plan
     from storage.job_table import Column
 
@@ -53,11 +53,11 @@ class ScoredChunk:
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
-    """Score the rows of one chunk, in batches. Raises KeyValueError and ModelError."""
+    """Score the rows of one chunk, in batches. Raises KeyValueError, TransformError and ModelError."""
     for column in plan.table.key:
         _check_key(plan, column, rows[column.name])
     key = [column.name for column in plan.table.key]
-    scored = plan.model.model.score(rows, plan.scoring, plan.batches)
+    scored = _scored(plan, rows)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
     columns = [*rows.select(key).take(good).columns, *scored.columns.filter(kept).columns]
@@ -74,6 +74,18 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         _set_aside(rows, key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
     )
+
+
+def _scored(plan: Plan, rows: pa.Table) -> Scored:
+    """Score the rows, or what the job's transform makes of them; either way by their places among `rows`."""
+    if plan.transform is None:
+        return plan.model.model.score(rows, plan.scoring, plan.batches)
+    made, places = plan.transform.apply(rows)
+    scored = plan.model.model.score(made, plan.scoring, plan.batches)
+    reason = LEFT_OUT.format(plan.transform.name.removeprefix("transform "))
+    quarantined = [Quarantined(int(places[each.row]), each.reason) for each in scored.quarantined]
+    quarantined += [Quarantined(int(row), reason) for row in rows_left_out(rows.num_rows, places)]
+    return Scored(scored.columns, places[scored.rows], sorted(quarantined, key=lambda each: each.row))
 
 
 def _check_key(plan: Plan, column: Column, values: pa.ChunkedArray) -> None:

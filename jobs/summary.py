@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from jobs.batch_size import Batches, Choice
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from jobs.jobspec import Job
     from jobs.model import Model, ScoringPlan
     from jobs.plan import Plan
+    from jobs.transform import Transform
     from storage.database import Connection
     from storage.runs import Claim
 
@@ -54,15 +56,26 @@ def write_down(connection: Connection, claim: Claim, run_id: int, plan: Plan) ->
         "threads": used.threads if used else model.threads,
         "batch": batches.why,
         "model_seconds": round(batches.seconds, 3),
+        "transform": _cost(plan.transform) if plan.transform else None,
     }
     scoring.note(connection, claim, run_id, account)
     return account
+
+
+def _cost(transform: Transform) -> dict[str, Any]:
+    """What the transform took, in seconds and as a share of the run up to now."""
+    share = transform.seconds / max(time.monotonic() - transform.began, transform.seconds, 1e-9)
+    return {"function": transform.name, "seconds": round(transform.seconds, 3), "share": round(share, 3)}
 
 
 def lines(account: dict[str, Any]) -> list[str]:
     """Say the account to a person, a line a thing."""
     where = f"{account['device']} ({account['provider']})"
     told = [f"scored on {where} in {account['model_seconds']:g} s, batches of {account['batch']}"]
+    if transform := account["transform"]:
+        told.append(
+            f"{transform['function']} took {transform['seconds']:g} s, {transform['share']:.0%} of the run"
+        )
     if account["fallback"]:
         told.append(f"fell back to {account['device']}: {account['fallback']}")
     return told

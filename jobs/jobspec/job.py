@@ -66,6 +66,12 @@ def _devices(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _transform(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError(f"transform {text!r} is not MODULE:FUNCTION, such as mypackage.features:build")
+    return text
+
+
 def _version(value: Any) -> Any:
     # true and 1.0 are equal to 1 in Python; Literal would let them pass.
     if type(value) is not int or value != 1:
@@ -92,6 +98,10 @@ class Job(Strict):
     features: dict[Annotated[str, AfterValidator(_feature)], Literal[DTYPES] | None] = Field(  # type: ignore[valid-type]
         default_factory=dict,
         description="Source columns and their dtypes: needed, in order, for one matrix input.",
+    )
+    transform: Annotated[str, AfterValidator(_transform)] | None = Field(
+        None,
+        description="MODULE:FUNCTION, from DataFrame to DataFrame: applied to each chunk before the model.",
     )
     model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
     output: Output

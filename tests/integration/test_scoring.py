@@ -185,3 +185,44 @@ def test_a_vector_that_is_not_finite_is_set_aside(project, database):
     with database.connect(purpose="test", as_writer=True) as connection:
         (row,) = connection.execute("SELECT key, reason FROM batchpred.quarantine").fetchall()
     assert ({"id": 5}, "the model returned NaN for v") == (row["key"], row["reason"])
+
+
+def test_a_transform(project, database, tmp_path):
+    """Python features reach the model, a row left out is set aside, the cost is told, new code is a new run."""
+    code = tmp_path / "features.py"
+    body = "def build(df):\n    df = df[df.id != 9]\n    return df.assign(a=df.a * {}, e=df.b)\n"
+    code.write_text(body.format(1.0), encoding="utf-8")
+    plain = project(day="2026-01-02")
+    report = project("transform: features:build")
+    assert report.status == "published", report.error
+    assert (7_999, 1) == (report.rows["scored"], report.rows["quarantined"])
+    cost = report.scoring["transform"]
+    assert cost["function"] == "transform features:build"
+    assert 0 < cost["share"] < 1
+    assert any("features:build took" in line for line in report.notes)
+    with database.connect(purpose="test", as_writer=True) as connection:
+        (row,) = connection.execute("SELECT key, reason, features FROM batchpred.quarantine").fetchall()
+        differ = connection.execute(
+            "SELECT id FROM predictions.j_history GROUP BY id HAVING count(DISTINCT p) > 1"
+        ).fetchall()
+    assert ({"id": 9}, "left out by the transform features:build") == (row["key"], row["reason"])
+    assert {"id", "a", "b", "c", "d"} == set(row["features"])
+    assert differ == []  # without the change of `a` both days are the same
+    assert project("transform: features:build").status == "unchanged"
+    code.write_text(body.format(2.0), encoding="utf-8")
+    again = project("transform: features:build")
+    assert ("published", plain.run_id) < (again.status, again.run_id)
+
+
+def test_a_transform_that_fails(project, tmp_path):
+    """The message names the function, the exception, the line, the chunk and its first key."""
+    (tmp_path / "features.py").write_text(
+        "def build(df):\n    if (df.id > 6000).any():\n        raise ValueError('too far')\n    return df\n",
+        encoding="utf-8",
+    )
+    report = project("transform: features:build", "chunk_rows: 3000")
+    assert ("failed", 1) == (report.status, report.exit_code)
+    assert report.error == (
+        "transform features:build failed: ValueError: too far (features.py, line 3), "
+        "in chunk 2 (from key id=6001)"
+    )

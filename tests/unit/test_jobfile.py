@@ -128,8 +128,10 @@ def test_a_whole_file(load, tmp_path):
         ),
         ("8:3: output: column 'customer_id' is in the key already", "{score:", "{customer_id:"),
         (
-            "8:20: 'a[x]' is no model output; write its name, NAME[INDEX] for one element, "
-            "or NAME[:] for all of them",
+            (
+                "8:20: 'a[x]' is no model output; write its name, NAME[INDEX] for one element, "
+                "or NAME[:] for all of them"
+            ),
             '"probabilities[1]"',
             '"a[x]"',
         ),

@@ -19,6 +19,7 @@ def plan(key_type, outputs, scored):
     return SimpleNamespace(
         table=SimpleNamespace(key=key, outputs=columns, columns=key + columns),
         batches=None,
+        transform=None,
         features=(SourceColumn("x", "float8", "double"),),
         source=SimpleNamespace(where="q.sql"),
         scoring=None,

@@ -96,9 +96,17 @@ def run(
     runtime = settings.runtime()
     reports = []
     for job_file, interval in intervals:
-        with console.progress(job_file.job.name) as on_progress:
+        with console.progress(job_file.job.name) as counter:
             reports.append(
-                run_job(runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress)
+                run_job(
+                    runtime,
+                    job_file,
+                    interval,
+                    model_ref=model,
+                    force=force,
+                    on_progress=counter,
+                    on_expected=counter.expect,
+                )
             )
     if as_json:
         console.print_json({"runs": [report.as_json() for report in reports]})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import checks, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
+from jobs.progress import Progress
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
 from storage import predictions, runs, unfinished
@@ -96,19 +97,22 @@ def run_job(
     model_ref: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _rows: None,
+    on_expected: Callable[[int], None] = lambda _rows: None,
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
-    `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
-    through, after the run has been closed.
+    `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, once, how
+    many there may be in all, where that is known. KeyboardInterrupt passes through, after the run has been
+    closed.
     """
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
+    progress = Progress(on_progress, on_expected)
     began = time.monotonic()
     try:
         for delay in (*RETRY_DELAYS, None):
             try:
-                _attempt(runtime, job_file, interval, report, on_progress, model_ref=model_ref, force=force)
+                _attempt(runtime, job_file, interval, report, progress, model_ref=model_ref, force=force)
                 break
             except BatchpredError as error:
                 # A first connection that fails is a wrong address or a server that is down; a later one is a
@@ -140,7 +144,7 @@ def _attempt(
     job_file: JobFile,
     interval: Interval,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
     *,
     model_ref: str | None,
     force: bool,
@@ -162,7 +166,7 @@ def _attempt(
         with runs.claim(runtime.database, connection, plan.slot) as claim:
             # Whoever held the claim before us may have published just now.
             if not _is_published(connection, plan, report, force=force):
-                _run(connection, plan, claim, report, on_progress)
+                _run(connection, plan, claim, report, progress)
 
 
 def _run(
@@ -170,7 +174,7 @@ def _run(
     plan: Plan,
     claim: runs.Claim,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
 
@@ -184,7 +188,8 @@ def _run(
             "run resumed" if stopped else "run started",
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
-        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, on_progress)
+        progress.begin(connection, plan, stopped)
+        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, progress.on_rows)
         report.scoring = summary.write_down(connection, claim, run_id, plan)
         run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
@@ -202,7 +207,7 @@ def _run(
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
-        _run(connection, plan, claim, report, on_progress)
+        _run(connection, plan, claim, report, progress)
         return
     except runs.ClaimLostError:
         raise  # whoever has the claim now has closed this run, or goes on with it

@@ -53,8 +53,10 @@ def project(database, tmp_path):
         )
         job_file = load_job(path, {})
         interval = interval_named(day, "day", job_file.job.zone, datetime.now(UTC))
-        return run_job(Runtime(database, tmp_path, threads=2), job_file, interval)
+        runtime = Runtime(database, tmp_path, threads=2)
+        return run_job(runtime, job_file, interval, on_expected=run.expected.append)
 
+    run.expected = []
     return run
 
 
@@ -84,6 +86,18 @@ def test_a_measured_size_is_remembered(project, database, monkeypatch):
             "SELECT id FROM predictions.j_history GROUP BY id HAVING count(DISTINCT p) > 1"
         ).fetchall()
     assert differ == []
+
+
+def test_how_many_rows_are_expected(project, database):
+    """The first run takes the planner's estimate, the next the count of the interval before."""
+    with database.connect(purpose="test") as connection:
+        connection.execute("ANALYZE t")
+        project()
+        connection.execute("DELETE FROM t WHERE id > 5000")
+    project(day="2026-01-02")
+    assert [8_000, 8_000] == project.expected
+    project(day="2026-01-03")
+    assert project.expected[-1] == 5_000
 
 
 def test_the_ledger_says_how(project, database, monkeypatch):

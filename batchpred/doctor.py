@@ -96,6 +96,7 @@ def _database(database: Database) -> list[Finding]:
 def _project(settings: Settings, project: Path) -> list[Finding]:
     try:
         from jobs.plan import resolve_model
+        from jobs.transform import load_transform
     except ImportError:  # said above, with the extra that brings what is missing
         return []
     from jobs.jobfile import load_project
@@ -107,8 +108,12 @@ def _project(settings: Settings, project: Path) -> list[Finding]:
         name = f"job {job_file.job.name}"
         try:
             with runtime.database.connect(purpose="doctor") as connection:
-                model = resolve_model(runtime, connection, job_file.job.model, project)
-            findings.append(Finding(name, ok=True, found=f"{job_file.path.name}, model {model}"))
+                job = job_file.job
+                model = resolve_model(runtime, connection, job.model, project, device=job.device)
+                if job.transform:
+                    load_transform(job.transform, project)
+            found = f"{job_file.path.name}, model {model} on {model.model.obtained.device}"
+            findings.append(Finding(name, ok=True, found=found))
         except BatchpredError as error:
             findings.append(Finding(name, ok=False, found=job_file.path.name, mend=str(error)))
     return findings or [Finding("jobs", ok=True, found=f"no *.job.yaml in {project.absolute()}")]

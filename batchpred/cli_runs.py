@@ -69,7 +69,8 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
     console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
     if run["scoring"]:
         console.out.print()
-        facts = {name: value for name, value in run["scoring"].items() if value not in (None, {})}
+        facts = {name: run["scoring"].get(name) for name in _SCORING}
+        facts = {name: value for name, value in facts.items() if value not in (None, {})}
         console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
     for name in ("quarantine", "moves"):
         if run[name]:
@@ -147,6 +148,19 @@ def _say(move: Move, *, as_json: bool) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+# In the order in which a person asks: jsonb keeps none.
+_SCORING = (
+    "device_asked",
+    "device",
+    "provider",
+    "operators",
+    "fallback",
+    "batch",
+    "model_seconds",
+    "transform",
+)
 
 
 def _listed(value: Any) -> str:

@@ -73,8 +73,9 @@ class Counter:
         self._began = time.monotonic()
 
     def expect(self, rows: int) -> None:
-        """Take in how many rows there may be in all."""
+        """Take in, as reading begins, how many rows there may be in all; 0 where nobody knows."""
         self.expected = rows or None
+        self._began = time.monotonic()
 
     def __call__(self, rows: int) -> None:
         """Count the rows of a chunk that is committed."""
@@ -83,7 +84,7 @@ class Counter:
 
     @property
     def rate(self) -> float:
-        """Rows a second since the first was waited for."""
+        """Rows a second since reading began."""
         return self.done / max(time.monotonic() - self._began, 1e-9)
 
     @property

@@ -70,7 +70,10 @@ def open_on(
             continue
         fallback = "; ".join(passed_over) if passed_over and tuple(asked) != ("auto",) else None
         return session, Obtained(name, session.get_providers()[0], operators, fallback)
-    raise DeviceError("; ".join(passed_over))
+    raise DeviceError(
+        f"{'; '.join(passed_over)}; {_INSTALL.get(names[-1], 'install onnxruntime')}, or allow another in writing: "
+        f"`device: [{', '.join(names)}, cpu]`"
+    )
 
 
 def _open(data: bytes, threads: int, device: str, opener: Callable[..., Any]) -> tuple[Any, dict[str, int]]:
@@ -78,9 +81,7 @@ def _open(data: bytes, threads: int, device: str, opener: Callable[..., Any]) ->
     there = available_providers()
     if wanted[0] not in there:
         raise DeviceError(
-            f"device {device}: this machine's ONNX Runtime has no {wanted[0]} (it has {', '.join(there)}); "
-            f"{_INSTALL.get(device, 'install onnxruntime')}, or allow another in writing: "
-            f"`device: [{device}, cpu]`"
+            f"device {device}: this machine's ONNX Runtime has no {wanted[0]} (it has {', '.join(there)})"
         )
     providers = [name for name in wanted if name in there]
     try:

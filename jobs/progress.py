@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom to tell of each committed chunk's rows, and once of the rows expected."""
+    """Whom to tell of each committed chunk's rows, and as reading begins of the rows expected, 0 if unknown."""
 
     on_rows: Callable[[int], None]
     on_expected: Callable[[int], None]
@@ -33,6 +33,5 @@ class Progress:
         rows: int | None = None
         with suppress(StorageError):  # what is wrong with the source is said where it is read
             rows = int(before["rows_read"]) if before else plan.source.estimate()
-        if rows is not None:
-            done = sum(chunk.counts.read for chunk in stopped.chunks) if stopped else 0
-            self.on_expected(max(rows - done, 0))
+        done = sum(chunk.counts.read for chunk in stopped.chunks) if stopped else 0
+        self.on_expected(max((rows or 0) - done, 0))

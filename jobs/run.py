@@ -101,8 +101,8 @@ def run_job(
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
-    `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, once, how
-    many there may be in all, where that is known. KeyboardInterrupt passes through, after the run has been
+    `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, as reading
+    begins, how many there may be in all (0: nobody knows). KeyboardInterrupt passes through, after the run has been
     closed.
     """
     start, end = interval.start.isoformat(), interval.end.isoformat()

@@ -82,7 +82,7 @@ def _scored(plan: Plan, rows: pa.Table) -> Scored:
         return plan.model.model.score(rows, plan.scoring, plan.batches)
     made, places = plan.transform.apply(rows)
     scored = plan.model.model.score(made, plan.scoring, plan.batches)
-    reason = LEFT_OUT.format(plan.transform.name.removeprefix("transform "))
+    reason = LEFT_OUT.format(plan.transform.name)
     quarantined = [Quarantined(int(places[each.row]), each.reason) for each in scored.quarantined]
     quarantined += [Quarantined(int(row), reason) for row in rows_left_out(rows.num_rows, places)]
     return Scored(scored.columns, places[scored.rows], sorted(quarantined, key=lambda each: each.row))

@@ -73,9 +73,8 @@ def lines(account: dict[str, Any]) -> list[str]:
     where = f"{account['device']} ({account['provider']})"
     told = [f"scored on {where} in {account['model_seconds']:g} s, batches of {account['batch']}"]
     if transform := account["transform"]:
-        told.append(
-            f"{transform['function']} took {transform['seconds']:g} s, {transform['share']:.0%} of the run"
-        )
+        cost = f"{transform['seconds']:g} s, {transform['share']:.0%} of the run"
+        told.append(f"transform {transform['function']} took {cost}")
     if account["fallback"]:
         told.append(f"fell back to {account['device']}: {account['fallback']}")
     return told

@@ -107,14 +107,14 @@ class Transform:
                 made = self.function(frame)
         except (Exception, SystemExit) as error:
             log.debug("transform failed", exc_info=True)
-            raise TransformError(f"{self.name} failed: {_said(error, self.folder)}") from error
+            raise TransformError(f"transform {self.name} failed: {_said(error, self.folder)}") from error
         if not isinstance(made, pd.DataFrame):
-            raise TransformError(f"{self.name} gave back {type(made).__name__}, not a DataFrame")
+            raise TransformError(f"transform {self.name} gave back {type(made).__name__}, not a DataFrame")
         places = self._places(made, len(frame))
         missing = [name for name in self.columns if name not in made.columns]
         if missing:
             raise TransformError(
-                f"{self.name} gave back no column {', '.join(missing)}, which the model takes; it gave "
+                f"transform {self.name} gave back no column {', '.join(missing)}, which the model takes; it gave "
                 f"{', '.join(map(str, made.columns)) or 'none'}"
             )
         order = np.argsort(places, kind="stable")
@@ -133,24 +133,26 @@ class Transform:
             places = index.to_numpy().astype(np.int64) - _FIRST
         if len(places) and (places.min() < 0 or places.max() >= count):
             raise TransformError(
-                f"{self.name} lost the index, which says whose row each is: build new frames with "
+                f"transform {self.name} lost the index, which says whose row each is: build new frames with "
                 "index=df.index, and do not call reset_index or set_index"
             )
         if len(np.unique(places)) < len(places):
             raise TransformError(
-                f"{self.name} gave some rows back more than once ({len(places)} rows from {count}); each row "
-                "has one prediction"
+                f"transform {self.name} gave some rows back more than once ({len(places)} rows from {count}); "
+                "each row has one prediction"
             )
         return places
 
     def _arrow(self, name: str, values: Any) -> pa.Array:
         if values.ndim != 1:
-            raise TransformError(f"{self.name} gave column {name!r} back more than once")
+            raise TransformError(f"transform {self.name} gave column {name!r} back more than once")
         try:
             array = pa.Array.from_pandas(values)
         except (pa.ArrowException, OverflowError) as error:
             said = str(error).splitlines()[0]
-            raise TransformError(f"{self.name} gave column {name!r} back with no one type: {said}") from error
+            raise TransformError(
+                f"transform {self.name} gave column {name!r} back with no one type: {said}"
+            ) from error
         return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
     def _try_alone(self, rows: pa.Table, table: pa.Table, places: NDArray[np.int64]) -> None:
@@ -164,9 +166,9 @@ class Transform:
             differs = [name for name in self.columns if not _is_same(among[name], alone[name])]
         if differs:
             raise TransformError(
-                f"{self.name} depends on more than each row alone: {', '.join(differs)} of the first {_ALONE} rows "
-                f"differs when they are transformed without the other {rows.num_rows - _ALONE}. Means, ranks, "
-                "random numbers and the clock do that: compute them in the query, or fix them beforehand"
+                f"transform {self.name} depends on more than each row alone: {', '.join(differs)} of the first "
+                f"{_ALONE} rows differs when they are transformed without the other {rows.num_rows - _ALONE}. Means, "
+                "ranks, random numbers and the clock do that: compute them in the query, or fix them beforehand"
             )
 
 
@@ -199,7 +201,7 @@ def load_transform(name: str, folder: Path) -> Transform:
         raise TransformNotFoundError(
             f"transform {name}: {module_name} has no function {function_name}; it has {', '.join(there) or 'none'}"
         )
-    return Transform(f"transform {name}", function, _digest(_sources(module_name, folder)), folder)
+    return Transform(name, function, _digest(_sources(module_name, folder)), folder)
 
 
 # What was imported from project folders, with the digest it had: a schedule lives for weeks, and files change.

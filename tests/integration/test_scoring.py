@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import jobs.batch_size
 import jobs.summary
+from batchpred import console
 from batchpred.cli import app
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
@@ -109,6 +110,7 @@ def test_the_ledger_says_how(project, database, monkeypatch):
     assert report.scoring["batch"] == "700 rows with 2 threads: `batch_size` of the job file"
     assert any("fell back to cpu" in line for line in report.notes)
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
+    monkeypatch.setattr(console, "set_up_logging", lambda _level: None)
     shown = CliRunner().invoke(app, ["runs", "show", str(report.run_id), "--json"])
     assert report.scoring == json.loads(shown.stdout)["scoring"]
     shown = CliRunner().invoke(app, ["runs", "show", str(report.run_id)]).stdout
@@ -211,7 +213,7 @@ def test_a_transform(project, database, tmp_path):
     assert report.status == "published", report.error
     assert (7_999, 1) == (report.rows["scored"], report.rows["quarantined"])
     cost = report.scoring["transform"]
-    assert cost["function"] == "transform features:build"
+    assert cost["function"] == "features:build"
     assert 0 < cost["share"] < 1
     assert any("features:build took" in line for line in report.notes)
     with database.connect(purpose="test", as_writer=True) as connection:

@@ -174,6 +174,12 @@ class Batches:
     def out_of_memory(self, rows: int) -> None:
         """Never again give as many rows as the device had no memory for."""
         self.shrunk_to = max(1, rows // 2)
+        if self.choice is None:  # the climb ends here: what it had not tried yet is larger still
+            self._candidates.clear()
+            if self._tried:
+                self._decide()
+            else:
+                self.choice = Choice(self.shrunk_to, self.threads)
 
     def is_too_large(self, rows: int) -> bool:
         """Tell whether the device is known to have no memory for so many rows."""

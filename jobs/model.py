@@ -170,6 +170,9 @@ class Model:
                 )
             faults.update((int(rows[position]), reason) for position, reason in failed.items())
             first = last
+        if batch_size.choice is not None and batch_size.choice.threads == self.threads:
+            # The session that lost the comparison holds a second copy of the weights.
+            self._runs = {self.threads: self._runs[self.threads]}
         return joined(plan.outputs, kept, parts, faults)
 
     def _with(self, threads: int, work: _Work, first: int, last: int) -> Callable[..., list[Any]]:

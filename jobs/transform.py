@@ -167,7 +167,7 @@ class Transform:
         if differs:
             raise TransformError(
                 f"transform {self.name} depends on more than each row alone: {', '.join(differs)} of the first "
-                f"{_ALONE} rows differs when they are transformed without the other {rows.num_rows - _ALONE}. Means, "
+                f"{_ALONE} rows differs when transformed without the other {rows.num_rows - _ALONE}. Means, "
                 "ranks, random numbers and the clock do that: compute them in the query, or fix them beforehand"
             )
 

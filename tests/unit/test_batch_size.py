@@ -91,6 +91,21 @@ def test_out_of_memory_halves_for_good():
     assert "halved, the device had no memory for more" in batches.why
 
 
+@pytest.mark.parametrize("most", [10, 2048])
+def test_out_of_memory_ends_the_climb(most):
+    """A climb that meets the end of the device's memory settles below it, also with its first size."""
+    batches = Batches(1)
+    for _ in range(100):
+        rows, _threads = batches.next(100_000)
+        while rows > most:
+            batches.out_of_memory(rows)
+            rows //= 2
+        batches.took(rows, 100e-6 + rows * 1e-6)
+    assert batches.used.rows <= most
+    assert batches.next(100_000)[0] <= most
+    assert not batches.is_worth_remembering
+
+
 @pytest.mark.parametrize(
     ("said", "full"),
     [
@@ -151,6 +166,7 @@ def test_predictions_do_not_depend_on_the_batch(name):
         if not climbing.is_measured:
             assert expected.columns.equals(model.score(table, plan, climbing).columns)
     assert climbing.is_measured
+    assert set(model._runs) <= {2, climbing.choice.threads}
 
 
 class Small:

@@ -1,4 +1,4 @@
-"""A model file: what it must be to be accepted at `models push`, and how it is opened."""
+"""A model file: what it must be to be accepted at `models push`."""
 
 from __future__ import annotations
 

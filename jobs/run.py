@@ -190,8 +190,9 @@ def _run(
         )
         progress.begin(connection, plan, stopped)
         report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, progress.on_rows)
-        report.scoring = summary.write_down(connection, claim, run_id, plan)
-        run = runs.finish_scoring(connection, claim, run_id)
+        with connection.transaction():
+            report.scoring = summary.write_down(connection, run_id, plan)
+            run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
         if stopped is None or not stopped.is_sealed:
             with connection.transaction():

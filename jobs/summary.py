@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
     from jobs.transform import Transform
     from storage.database import Connection
-    from storage.runs import Claim
 
 
 def batches_for(connection: Connection, job: Job, model: Model, plan: ScoringPlan) -> Batches:
@@ -32,8 +31,11 @@ def batches_for(connection: Connection, job: Job, model: Model, plan: ScoringPla
     )
 
 
-def write_down(connection: Connection, claim: Claim, run_id: int, plan: Plan) -> dict[str, Any]:
-    """Keep with the run how it was scored, remember a measured batch size, and return the account."""
+def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any]:
+    """Keep with the run how it was scored, remember a measured batch size, and return the account.
+
+    Call it in a transaction that ends with a look at the fence.
+    """
     model, batches = plan.model.model, plan.batches
     if batches.is_worth_remembering and batches.choice is not None:
         scoring.remember_batch_size(
@@ -58,7 +60,7 @@ def write_down(connection: Connection, claim: Claim, run_id: int, plan: Plan) ->
         "model_seconds": round(batches.seconds, 3),
         "transform": _cost(plan.transform) if plan.transform else None,
     }
-    scoring.note(connection, claim, run_id, account)
+    scoring.note(connection, run_id, account)
     return account
 
 

@@ -1,11 +1,12 @@
 """How many rows a model is given at once: found by a short measured climb, remembered, and the reason said.
 
 How the climb goes. Real batches of the run are scored with growing sizes and their time is taken; every
-prediction counts, nothing is thrown away but one batch for comparing threads. A size is tried a few times and its quickest try counts, because other
-processes only ever slow one down. The climb ends when two sizes in a row gain nothing, when one call takes so
-long that its overhead no longer matters, at the bound of memory, or at the chunk's size. The smallest size within
-3 % of the best is taken: it needs the least memory. Where the model is small enough to be opened twice, one thread
-is then tried beside all of them, and taken where it is as quick, because reading and writing want processors too.
+prediction counts, and nothing is thrown away but one batch for comparing threads. A size is tried a few times and
+its quickest try counts, because other processes only ever slow one down. The climb ends when two sizes in a row
+gain nothing, when one call takes so long that its overhead no longer matters, at the bound of memory, or at the
+chunk's size. The smallest size within 3 % of the best is taken: it needs the least memory. Where the model is small
+enough to be opened twice, one thread is then tried beside all of them, and taken where it is as quick, because
+reading and writing want processors too.
 
 Why predictions do not move with it. Measured on scikit-learn's logistic regression, a perceptron and 200 boosted
 trees: batches of 64 to 65,536 rows agree to the last bit; one row at a time differs in the last digit of a float32,
@@ -18,8 +19,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-# The first call is slow and trees split the work in another way up to 50 rows, hence 64 as the first size. At 65,536
-# rows a logistic regression gained little (83 against 77 million rows/s at 16,384), and a perceptron lost 40 %.
+# The first call is slow and trees split the work in another way up to 50 rows, hence 64 as the first size. At
+# 65,536 rows a logistic regression gained little (83 against 77 million rows/s at 16,384), and a perceptron lost 40 %.
 SIZES = (64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 # Bytes of inputs and outputs of one batch. A float32 matrix of 20 columns reaches 65,536 rows with 5 MB; one of
 # 4,096 columns stops at 2,048 rows. What a model needs inside grows with its time: the next bound stops that.

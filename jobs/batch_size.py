@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, field
 
 # The first call is slow and trees split the work in another way up to 50 rows, hence 64 as the first size. At
-# 65,536 rows a logistic regression gained little (83 against 77 million rows/s at 16,384), and a perceptron lost 40 %.
+# 65,536 rows a logistic regression gained little (83 against 77 million rows/s at 16,384), a perceptron lost 40 %.
 SIZES = (64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 # Bytes of inputs and outputs of one batch. A float32 matrix of 20 columns reaches 65,536 rows with 5 MB; one of
 # 4,096 columns stops at 2,048 rows. What a model needs inside grows with its time: the next bound stops that.

@@ -37,6 +37,8 @@ def set_up_logging(level: str) -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    # A tick that is still at work when the next is due is no news, and its warning no JSON: the next one looks again.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def print_json(document: Any) -> None:

@@ -37,7 +37,7 @@ def set_up_logging(level: str) -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
-    # A tick that is still at work when the next is due is no news, and its warning no JSON: the next one looks again.
+    # A tick that is still at work when the next is due is no news, and its warning is no JSON.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 

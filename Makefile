@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api chaos chaos-readers demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api bench-text chaos chaos-readers demo test lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: lint types imports test  ## Lint, types, import contracts and tests
 
 bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
 	$(BIN)/python benchmarks/read_api.py
+
+bench-text: $(READY)  ## Measure text inputs beside ONNX Runtime on prepared arrays (ROWS=)
+	PYTHONPATH=. $(BIN)/python -W ignore benchmarks/text_inputs.py --rows $(or $(ROWS),500000)
 
 wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from storage.database import Database
     from storage.pointers import Pointer
 
-# Answers remembered for each job: about 700 bytes each.
+# Answers remembered for each job: about 700 bytes each; of longer ones, with vectors, fewer.
 CACHE_ENTRIES = 50_000
+_ENTRY_BYTES = 1_400
 _PARTS_BEFORE_KEY = 5  # '', v1, jobs, JOB, predictions
 
 
@@ -41,6 +42,7 @@ class _Served:
         self.tag = answers.etag(run)
         self.renew()
         self._half = entries // 2
+        self._young_bytes = 0
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
 
@@ -65,8 +67,9 @@ class _Served:
     def remember(self, key: bytes, body: bytes) -> None:
         if self._half == 0:
             return
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
+        if len(self._young) >= self._half or self._young_bytes >= self._half * _ENTRY_BYTES:
+            self._old, self._young, self._young_bytes = self._young, {}, 0
+        self._young_bytes += len(body)
         self._young[key] = body
 
 

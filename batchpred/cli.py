@@ -99,16 +99,25 @@ def run(
     reports = []
     with watching(runtime.database, chosen):
         for job_file, interval in intervals:
-            with console.progress(job_file.job.name) as on_progress:
+            with console.progress(job_file.job.name) as counter:
                 reports.append(
                     run_job(
-                        runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress
+                        runtime,
+                        job_file,
+                        interval,
+                        model_ref=model,
+                        force=force,
+                        on_progress=counter,
+                        on_expected=counter.expect,
                     )
                 )
     if as_json:
         console.print_json({"runs": [report.as_json() for report in reports]})
     else:
         console.print_table([report.line for report in reports])
+        for report in reports:
+            for line in report.notes:
+                console.out.print(f"{report.job}: {line}", soft_wrap=True)
     for report in reports:
         for warning in report.warnings:
             console.err.print(f"warning: {report.job}: {warning}", soft_wrap=True)

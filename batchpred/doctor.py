@@ -65,7 +65,7 @@ def _onnxruntime() -> Finding:
     from jobs.threads import available_cpus
 
     try:
-        from jobs.model import available_providers
+        from jobs.device import available_providers
     except ImportError:
         mend = 'pip install "batchpred[cpu]" or "batchpred[gpu]"'
         return Finding("onnxruntime", ok=False, found="no", mend=mend)
@@ -109,6 +109,7 @@ def _files(job_file: JobFile) -> str:
 def _project(settings: Settings, project: Path) -> list[Finding]:
     try:
         from jobs.plan import resolve_model
+        from jobs.transform import load_transform
     except ImportError:  # said above, with the extra that brings what is missing
         return []
     from jobs.jobfile import load_project
@@ -120,9 +121,13 @@ def _project(settings: Settings, project: Path) -> list[Finding]:
         name = f"job {job_file.job.name}"
         try:
             with runtime.database.connect(purpose="doctor") as connection:
-                model = resolve_model(runtime, connection, job_file.job.model, project)
-            files = _files(job_file) if job_file.job.source.path else ""
-            findings.append(Finding(name, ok=True, found=f"{job_file.path.name}, model {model}{files}"))
+                job = job_file.job
+                model = resolve_model(runtime, connection, job.model, project, device=job.device)
+                if job.transform:
+                    load_transform(job.transform, project)
+            files = _files(job_file) if job.source.path else ""
+            found = f"{job_file.path.name}, model {model} on {model.model.obtained.device}{files}"
+            findings.append(Finding(name, ok=True, found=found))
         except BatchpredError as error:
             findings.append(Finding(name, ok=False, found=job_file.path.name, mend=str(error)))
     return findings or [Finding("jobs", ok=True, found=f"no *.job.yaml in {project.absolute()}")]

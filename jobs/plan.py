@@ -15,6 +15,8 @@ from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.onnx_file import prepare
+from jobs.summary import batches_for
+from jobs.transform import Transform, load_transform
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from jobs.batch_size import Batches
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
-    from jobs.signature import FeatureColumn
+    from jobs.signature import FeatureColumn, OutputColumn
     from storage.database import Connection
     from storage.sources import Source
 
@@ -78,6 +81,8 @@ class Plan:
     scoring: ScoringPlan
     table: JobTable
     warnings: tuple[str, ...]
+    batches: Batches  # what learns while the run goes on, like
+    transform: Transform | None = None  # this, of its cost
     checks: tuple[Check, ...] = ()
 
     @property
@@ -91,13 +96,18 @@ class Plan:
         """What the run is pinned to."""
         model = self.model
         return Pin(
-            model.name, model.version, model.sha256, definition_digest(self.definition), model.model.provider
+            model.name,
+            model.version,
+            model.sha256,
+            definition_digest(self.definition),
+            model.model.provider,
         )
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What decides the run's rows and outputs: the job's definition, and which files it reads."""
-        return {**self.job_file.definition, **self.source.inputs()}
+        """What decides the run's rows and outputs: the job file, the files it reads, its transform's source."""
+        more = {"transform": self.transform.definition} if self.transform else {}
+        return {**self.job_file.definition, **self.source.inputs(), **more}
 
     @property
     def reads(self) -> tuple[SourceColumn, ...]:
@@ -119,7 +129,8 @@ def make_plan(
     anything is claimed or written.
     """
     job = job_file.job
-    model = resolve_model(runtime, connection, model_ref or job.model, job_file.path.parent)
+    ref = model_ref or job.model
+    model = resolve_model(runtime, connection, ref, job_file.path.parent, device=job.device)
     features = model.model.signature.columns(job.features)
     outputs = model.model.signature.output_columns(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
@@ -135,6 +146,10 @@ def make_plan(
         )
     key = _key_columns(job_file, source, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
+    transform = load_transform(job.transform, job_file.path.parent) if job.transform else None
+    if transform is not None:  # the model's columns are those it makes of all the query's
+        transform.columns = wanted
+        wanted = tuple(yielded)
     missing = [name for name in wanted if name not in yielded]
     if missing:
         raise SourceColumnsError(_missing(job_file, source, missing, yielded))
@@ -145,7 +160,8 @@ def make_plan(
         raise SourceColumnsError(
             f"{source.where}: no model takes {listed}; {source.mend}: as a number, text or boolean"
         )
-    check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
+    if transform is None:
+        check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
     table = JobTable(
         name=job.name,
         description=job.description,
@@ -160,13 +176,14 @@ def make_plan(
         outputs=tuple(
             Column(
                 output.column,
-                _output_type(output.dtype),
+                _output_type(output),
                 comment=f"Model output {job.output.columns[output.column]}",
             )
             for output in outputs
         ),
     )
     predictions.check_columns(connection, table)
+    scoring = ScoringPlan(features, outputs)
     checks = _own_checks(job_file, interval)
     for check in checks:
         try_out(connection, table, check)
@@ -177,18 +194,27 @@ def make_plan(
         key,
         read,
         model,
-        ScoringPlan(features, outputs),
+        scoring,
         table,
         _warnings(job_file),
+        batches_for(connection, job, model.model, scoring),
+        transform,
         checks,
     )
 
 
-def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Path) -> ResolvedModel:
-    """Find the version a reference names now, get its verified bytes and load them.
+def resolve_model(
+    runtime: Runtime,
+    connection: Connection,
+    ref: str,
+    folder: Path,
+    *,
+    device: Sequence[str] = ("auto",),
+) -> ResolvedModel:
+    """Find the version a reference names now, get its verified bytes and load them on a device.
 
     `file:PATH` is read relative to `folder` and checked as a push would check it.
-    Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
+    Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError or DeviceError.
     """
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
@@ -202,7 +228,10 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
         name, version, sha256 = found.name, found.version, found.sha256
         data = registry.fetch(connection, sha256, runtime.model_cache)
     return ResolvedModel(
-        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+        name,
+        version,
+        sha256,
+        Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device),
     )
 
 
@@ -278,7 +307,12 @@ def _arrow(column: SourceColumn) -> pa.DataType:
     return pa.type_for_alias(column.arrow)
 
 
-def _output_type(dtype: str) -> str:
+def _output_type(output: OutputColumn) -> str:
+    dtype = output.dtype
+    if output.is_vector:
+        return {"float64": "double precision[]"}.get(
+            dtype, "real[]" if dtype.startswith("float") else "bigint[]"
+        )
     if dtype.startswith("float"):
         return "double precision"
     return {"bool": "boolean", "string": "text"}.get(dtype, "bigint")

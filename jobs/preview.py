@@ -34,6 +34,8 @@ def preview(
             "model": str(plan.model),
             "sha256": plan.model.sha256,
             "provider": plan.model.model.provider,
+            "batches": plan.batches.plan,
+            **({"transform": plan.transform.name} if plan.transform else {}),
             "reads": [f"{column.name} ({column.type})" for column in plan.reads],
             "writes": [f"{column.name} {column.type}" for column in plan.table.columns],
             "into": f"predictions.{plan.table.name} ({plan.table.mode})",

@@ -59,8 +59,8 @@ class NumberedChunk:
         """Return a row's key as JSON holds it; empty where no row of the chunk has one."""
         if row is None:
             return {}
-        last = {name: self.rows[name][row].as_py() for name in key}
-        return {name: value if isinstance(value, int) else str(value) for name, value in last.items()}
+        values = {name: self.rows[name][row].as_py() for name in key}
+        return {name: value if isinstance(value, int) else str(value) for name, value in values.items()}
 
 
 class Resumption:

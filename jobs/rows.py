@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
 from jobs.score import ScoredChunk, last_named, score_chunk
+from jobs.transform import TransformError
 from jobs.unreadable import set_unreadable_aside, with_unreadable
 from storage import predictions, runs, unfinished
 from storage.arrow_copy import copy_in
@@ -50,7 +51,11 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
         rows, unreadable = set_unreadable_aside(plan, chunk.rows)
-        scored = with_unreadable(score_chunk(plan, rows), unreadable)
+        try:
+            scored = with_unreadable(score_chunk(plan, rows), unreadable)
+        except TransformError as error:
+            first = ", ".join(f"{name}={value}" for name, value in chunk.key_at(0, key).items())
+            raise type(error)(f"{error}, in chunk {chunk.number} (from key {first})") from error
         last = last_named(plan.table.key, chunk.rows)
         return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs import checks, news
+from jobs import checks, news, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
+from jobs.progress import Progress
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
 from storage import predictions, runs, unfinished, watch
@@ -53,6 +54,7 @@ class RunReport:
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    scoring: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -78,6 +80,11 @@ class RunReport:
             "seconds": self.seconds,
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """How it was scored, in lines for a person."""
+        return summary.lines(self.scoring) if self.scoring else []
+
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
         return {
@@ -93,20 +100,23 @@ def run_job(
     model_ref: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _rows: None,
+    on_expected: Callable[[int], None] = lambda _rows: None,
     is_last_try: bool = True,
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
-    `on_progress` is given the number of rows of each chunk once it is committed. A failure is told (`notify`)
-    on the last try alone. KeyboardInterrupt passes through, after the run has been closed.
+    `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, as reading
+    begins, how many there may be in all (0: nobody knows). A failure is told (`notify`) on the last try alone.
+    KeyboardInterrupt passes through, after the run has been closed.
     """
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
+    progress = Progress(on_progress, on_expected)
     began = time.monotonic()
     try:
         for delay in (*RETRY_DELAYS, None):
             try:
-                _attempt(runtime, job_file, interval, report, on_progress, model_ref=model_ref, force=force)
+                _attempt(runtime, job_file, interval, report, progress, model_ref=model_ref, force=force)
                 break
             except BatchpredError as error:
                 # A first connection that fails is a wrong address or a server that is down; a later one is a
@@ -147,7 +157,7 @@ def _attempt(
     job_file: JobFile,
     interval: Interval,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
     *,
     model_ref: str | None,
     force: bool,
@@ -170,7 +180,7 @@ def _attempt(
         with runs.claim(runtime.database, connection, plan.slot) as claim:
             # Whoever held the claim before us may have published just now.
             if not _is_published(connection, plan, report, force=force):
-                _run(connection, plan, claim, report, on_progress)
+                _run(connection, plan, claim, report, progress)
 
 
 def _run(
@@ -178,7 +188,7 @@ def _run(
     plan: Plan,
     claim: runs.Claim,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
 
@@ -192,8 +202,11 @@ def _run(
             "run resumed" if stopped else "run started",
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
-        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, on_progress)
-        run = runs.finish_scoring(connection, claim, run_id)
+        progress.begin(connection, plan, stopped)
+        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, progress.on_rows)
+        with connection.transaction():
+            report.scoring = summary.write_down(connection, run_id, plan)
+            run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
         if stopped is None or not stopped.is_sealed:
             with connection.transaction():
@@ -211,7 +224,7 @@ def _run(
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
-        _run(connection, plan, claim, report, on_progress)
+        _run(connection, plan, claim, report, progress)
         return
     except runs.ClaimLostError:
         raise  # whoever has the claim now has closed this run, or goes on with it

@@ -11,19 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.model import Quarantined
+from jobs.model import Quarantined, Scored
+from jobs.transform import LEFT_OUT, rows_left_out
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.model import Scored
     from jobs.plan import Plan
     from storage.job_table import Column
-
-# One float32 matrix of 20 columns is then 1.3 MB, which stays in a core's second-level cache; some models get
-# slower above 16k to 64k rows, and calls of 1k rows and more cost next to nothing each.
-DEFAULT_BATCH_ROWS = 16_384
 
 _ARROW_TYPES = {
     "bigint": pa.int64(),
@@ -31,6 +27,9 @@ _ARROW_TYPES = {
     "text": pa.string(),
     "boolean": pa.bool_(),
     "date": pa.date32(),
+    "real[]": pa.list_(pa.float32()),
+    "double precision[]": pa.list_(pa.float64()),
+    "bigint[]": pa.list_(pa.int64()),
 }
 
 
@@ -52,14 +51,13 @@ class ScoredChunk:
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     """Score the rows of one chunk, in batches; rows whose key no prediction can have are set aside unscored.
 
-    Raises ModelError.
+    Raises TransformError and ModelError.
     """
     key = [column.name for column in plan.table.key]
     unnamed = _unnamed(plan.table.key, rows)
     named = np.setdiff1d(np.arange(rows.num_rows), np.array([each.row for each in unnamed], dtype=np.int64))
     given = rows.take(named) if unnamed else rows
-    batch_rows = plan.job_file.job.batch_size or DEFAULT_BATCH_ROWS
-    scored = plan.model.model.score(given, plan.scoring, batch_rows)
+    scored = _scored(plan, given)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
     columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept).columns]
@@ -103,6 +101,18 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
             for row in pc.indices_nonzero(pc.fill_null(bad, fill_value=False)).to_pylist():
                 reasons.setdefault(row, f"key column {column.name} {what}")
     return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
+
+
+def _scored(plan: Plan, rows: pa.Table) -> Scored:
+    """Score the rows, or what the job's transform makes of them; either way by their places among `rows`."""
+    if plan.transform is None:
+        return plan.model.model.score(rows, plan.scoring, plan.batches)
+    made, places = plan.transform.apply(rows)
+    scored = plan.model.model.score(made, plan.scoring, plan.batches)
+    reason = LEFT_OUT.format(plan.transform.name)
+    quarantined = [Quarantined(int(places[each.row]), each.reason) for each in scored.quarantined]
+    quarantined += [Quarantined(int(row), reason) for row in rows_left_out(rows.num_rows, places)]
+    return Scored(scored.columns, places[scored.rows], sorted(quarantined, key=lambda each: each.row))
 
 
 def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArray, list[Quarantined]]:

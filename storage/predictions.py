@@ -272,6 +272,9 @@ _TYPES = {
     "double precision": sql.SQL("double precision"),
     "boolean": sql.SQL("boolean"),
     "date": sql.SQL("date"),
+    "real[]": sql.SQL("real[]"),
+    "double precision[]": sql.SQL("double precision[]"),
+    "bigint[]": sql.SQL("bigint[]"),
 }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -156,8 +157,27 @@ runs = Table(
     Column("published_at", _TIME),
     Column("finished_at", _TIME),
     Column("job_table", JSONB, comment="The columns of the run's table and what readers are told of the job"),
+    Column(
+        "scoring",
+        JSONB,
+        comment="How the run was scored: device, provider, fallback, batch size and why, seconds",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
+)
+
+batch_sizes = Table(
+    "batch_sizes",
+    metadata,
+    Column("model_sha256", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("machine", Text, primary_key=True),
+    _required("batch_rows", Integer),
+    _required("threads", Integer),
+    _required("rows_per_second", Double),
+    _now("measured_at"),
+    comment="The batch size and threads that scored a model quickest on a machine; "
+    "deleting a row has it measured again",
 )
 
 claims = Table(

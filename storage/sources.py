@@ -138,6 +138,9 @@ class Source(Protocol):
     def describe(self) -> tuple[SourceColumn, ...]:
         """Say which columns there are, without reading a row. Raises SourceError."""
 
+    def estimate(self) -> int | None:
+        """Estimate the rows without reading them; None where nobody knows. Raises SourceError."""
+
     def count(self) -> int:
         """Count the rows. Raises SourceError."""
 
@@ -195,6 +198,14 @@ class QuerySource:
         with self._session() as connection:
             row = connection.execute(self._wrapped("SELECT count(*) AS rows FROM", connection))
             return int(row.fetchall()[0]["rows"])
+
+    def estimate(self) -> int | None:
+        """Return how many rows the planner expects, without reading one: good for a time left, not for a check."""
+        with self._session() as connection:
+            row = connection.execute(
+                self._wrapped("EXPLAIN (FORMAT json) SELECT * FROM", connection)
+            ).fetchone()
+        return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else None
 
     def text(self) -> str:
         """Return the query as PostgreSQL gets it, values bound."""

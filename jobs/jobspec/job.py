@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from jobs.device import PROVIDERS
 from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
 from jobs.jobspec.notify import Target, labels_differ
@@ -26,10 +28,10 @@ DTYPES = (
 def check_job_name(name: str) -> str:
     """Return the name, or raise JobFileError: it becomes the name of a view and of an URL's part."""
     # 55 characters, so that NAME_history fits PostgreSQL's 63 bytes: a longer one would be cut in silence.
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith("_history"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith(("_history", "_vectors")):
         raise JobFileError(
             f"{name!r} cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
-            "not ending in _history"
+            "not ending in _history or _vectors"
         )
     return name
 
@@ -47,6 +49,29 @@ def _name(text: str) -> str:
         return check_job_name(text)
     except JobFileError as error:
         raise ValueError(str(error)) from None
+
+
+_DEVICES = ("auto", *PROVIDERS)
+
+
+def _devices(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, (list, tuple)) else [value]
+    for name in names:
+        if name not in _DEVICES:
+            near = get_close_matches(str(name), _DEVICES, n=1)
+            raise ValueError(
+                f"{name!r} is no device; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(_DEVICES)}")
+            )
+    if not names or len(set(names)) < len(names) or ("auto" in names and len(names) > 1):
+        raise ValueError("device: name each once, the preferred first; auto stands alone")
+    return tuple(names)
+
+
+def _transform(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError(f"transform {text!r} is not MODULE:FUNCTION, such as mypackage.features:build")
+    return text
 
 
 def _version(value: Any) -> Any:
@@ -76,6 +101,10 @@ class Job(Strict):
         default_factory=dict,
         description="Source columns and their dtypes: needed, in order, for one matrix input.",
     )
+    transform: Annotated[str, AfterValidator(_transform)] | None = Field(
+        None,
+        description="MODULE:FUNCTION, from DataFrame to DataFrame: applied to each chunk before the model.",
+    )
     model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
     output: Output
     checks: Checks = Field(default_factory=Checks)
@@ -84,8 +113,18 @@ class Job(Strict):
     notify: Annotated[list[Target], AfterValidator(labels_differ)] = Field(
         default_factory=list, description="Who is told when the job fails, is blocked, is late and recovers."
     )
+    device: Annotated[
+        tuple[str, ...],
+        BeforeValidator(
+            _devices,
+            json_schema_input_type=Literal[_DEVICES] | list[Literal[_DEVICES]],
+        ),
+    ] = Field(
+        ("auto",),
+        description="Where the model runs: that or nothing. In a list, the first that takes the model.",
+    )
     batch_size: int | None = Field(
-        None, ge=1, le=1_000_000, description="Rows given to the model in one call."
+        None, ge=1, le=1_000_000, description="Rows given to the model in one call; measured if left out."
     )
     chunk_rows: int = Field(
         100_000, ge=1, le=10_000_000, description="Rows read, scored and committed as one unit."

@@ -127,6 +127,10 @@ class FileSource:
                 rows += sum(batch.num_rows for batch in reader)
         return rows
 
+    def estimate(self) -> int | None:
+        """Nobody knows: most files do not say how many rows they have, let alone in an interval."""
+        return None
+
     def shown(self) -> dict[str, Any]:
         """What a plan shows of it, by name."""
         total = sum(file.size for file in self.files)

@@ -32,7 +32,8 @@ UPDATE batchpred.jobs
    SET views_sha256 = %(digest)s
  WHERE name = %(job)s
    AND (views_sha256 IS DISTINCT FROM %(digest)s
-        OR to_regclass(%(view)s) IS NULL OR to_regclass(%(history)s) IS NULL);
+        OR to_regclass(%(view)s) IS NULL OR to_regclass(%(history)s) IS NULL
+        OR to_regclass(%(last)s) IS NULL);
 
 -- name: table_columns
 -- The columns of a job's table or view, in order, with their types as format_type writes them.

@@ -98,7 +98,7 @@ def test_a_whole_file(load, tmp_path):
         (
             (
                 "2:7: 'Churn' cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
-                "not ending in _history"
+                "not ending in _history or _vectors"
             ),
             "name: churn",
             "name: Churn",
@@ -128,7 +128,10 @@ def test_a_whole_file(load, tmp_path):
         ),
         ("8:3: output: column 'customer_id' is in the key already", "{score:", "{customer_id:"),
         (
-            "8:20: 'a[x]' is no model output; write its name, or NAME[INDEX] for one element",
+            (
+                "8:20: 'a[x]' is no model output; write its name, NAME[INDEX] for one element, "
+                "or NAME[:] for all of them"
+            ),
             '"probabilities[1]"',
             '"a[x]"',
         ),
@@ -438,7 +441,7 @@ def test_output_reference(expected, text):
 @pytest.mark.parametrize("text", ["", " a", "a[-1]", "a[1", "[1]", "a[1][2]", "a[1.0]"])
 def test_refused_output_reference(text):
     """What is neither a name nor NAME[INDEX] is refused."""
-    with pytest.raises(JobFileError, match="is no model output; write its name, or NAME"):
+    with pytest.raises(JobFileError, match="is no model output; write its name, NAME"):
         parse_output_ref(text)
 
 

@@ -18,7 +18,8 @@ def plan(key_type, outputs, scored):
     key = (Column("id", key_type),)
     return SimpleNamespace(
         table=SimpleNamespace(key=key, outputs=columns, columns=key + columns),
-        job_file=SimpleNamespace(job=SimpleNamespace(batch_size=None)),
+        batches=None,
+        transform=None,
         features=(SourceColumn("x", "float8", "double"),),
         source=SimpleNamespace(where="q.sql"),
         scoring=None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from storage.database import Row
     from storage.served import ServedJob, ServedRun
@@ -90,6 +90,44 @@ def prediction(job: ServedJob, row: Row) -> dict[str, Any]:
         "key": {name: row[name] for name in job.key_names},
         "prediction": {name: row[name] for name in job.output_names},
     }
+
+
+class PredictionWriter:
+    """Writes the document of one prediction of a run from its row: key, outputs, anything more.
+
+    `before`, what `values` gives and `behind` together are the bytes of `dumps` for
+    `{"job": …, **prediction(…), **origin(…)}`, made in 1 µs instead of 7.
+    """
+
+    def __init__(self, job: ServedJob, run: ServedRun) -> None:
+        names = (*job.key_names, *job.output_names)
+        hole = "\0"  # no text in PostgreSQL has one
+        document = {"job": job.name, **prediction(job, dict.fromkeys(names, hole)), **origin(run)}
+        first, *between, last = dumps(document).decode().split(json.dumps(hole))
+        self.before, self.behind = first.encode(), last.encode()
+        self._form = "%s".join(["", *(piece.replace("%", "%%") for piece in between), ""])
+        self._width = len(names)
+
+    def values(self, row: Sequence[Any]) -> bytes:
+        """Write what differs from row to row."""
+        texts = [_WRITERS.get(type(value), _any_text)(value) for value in row[: self._width]]
+        return (self._form % tuple(texts)).encode()
+
+
+def _any_text(value: Any) -> str:
+    return dumps(value).decode()
+
+
+def _float_text(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _any_text(value)
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    int: int.__repr__,
+    float: _float_text,
+    str: json.encoder.encode_basestring,
+    type(None): lambda _: "null",
+}
 
 
 def several(job: ServedJob, rows: Iterable[Row], runs: dict[int, ServedRun], **more: Any) -> dict[str, Any]:

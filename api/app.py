@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 
 from api import jobs, predictions, problems
 from api.access import Gate, reader_of
-from api.edge import Edge
+from api.edge import Edge, Parts, RequestIds
 from api.examples import FAULTS
 from api.exports import Exports
 from api.hot import CACHE_ENTRIES, HotRoute
@@ -65,7 +65,8 @@ def create_app(
     app.state.hot = None
     problems.add_to(app)
     metrics = Metrics(access_log=access_log)
-    app.add_middleware(Edge, gate=gate, metrics=metrics)
+    app.state.parts = Parts(gate, metrics, RequestIds(), lambda: app.state.hot)
+    app.add_middleware(Edge, parts=app.state.parts)
 
     @app.get("/healthz", summary="The process is alive", tags=["operation"])
     def healthz() -> dict[str, str]:

@@ -61,6 +61,7 @@ def _answer(database: Database, options: Options, listener: socket.socket) -> No
     import uvicorn
 
     from api.app import create_app
+    from api.wire import protocol_of
 
     app = create_app(
         database,
@@ -71,6 +72,7 @@ def _answer(database: Database, options: Options, listener: socket.socket) -> No
     )
     config = uvicorn.Config(
         app,
+        http=protocol_of(app),
         log_config=None,
         access_log=False,
         # Nothing here depends on who a proxy says is calling, and looking costs every request.

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
+from api.wire import protocol_of
 from batchpred.serving import arrow_exports
 from storage import predictions, runs
 from storage.arrow_copy import copy_in
@@ -65,11 +66,13 @@ def publish_rows(database):
 
 
 @contextmanager
-def running(app):
+def running(app, **options):
     """Run the application in a real server on a free port of this machine, and give its address."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    listener.listen()
+    options = {"http": protocol_of(app), "log_level": "warning", "server_header": False, **options}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

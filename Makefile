@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api chaos demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api chaos demo document load test lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,17 @@ imports: $(READY)  ## Check who may import whom
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
 	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
+load: $(READY)  ## Publish N runs while the read API is asked without a pause (N=)
+	$(BIN)/python -m tests.load.publishes -n $(or $(N),50)
+
+document: $(READY) .venv-document/.ready  ## Ask the read API whatever its OpenAPI document allows (SEED=)
+	$(BIN)/python -m tests.load.document .venv-document/bin/schemathesis -n 50 $(if $(SEED),--seed $(SEED))
+
+.venv-document/.ready:
+	$(PYTHON) -m venv .venv-document
+	.venv-document/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.3,<5'
+	@touch $@
+
 check: lint types imports test  ## Lint, types, import contracts and tests
 
 bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
@@ -43,7 +54,7 @@ wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venv-document dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \

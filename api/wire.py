@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -252,6 +253,20 @@ class Wire(HttpToolsProtocol):
         """Note that it is read."""
         self._is_inside_message = False
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words, in plain text
+        """Refuse what is no HTTP, or an address that the parser cannot hold, as every other fault."""
+        body = problems.document(HTTPStatus.BAD_REQUEST, "the request could not be read as HTTP/1.1")
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", problems.MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        request_id = self.parts.ids.of(())
+        pieces = (STATUS_LINE[400], _lines(headers)[:-2], _SECURITY_LINES, request_id, _LAST_LINES, body)
+        self.transport.write(b"".join(pieces))
+        self.transport.close()
 
     def shutdown(self) -> None:
         """End the connection once what is under way is answered."""

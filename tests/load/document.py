@@ -1,6 +1,6 @@
 """schemathesis over the whole OpenAPI document, on a server that wants keys and has what the examples ask for.
 
-    make document
+`make document` runs it.
 """
 
 import subprocess

@@ -44,7 +44,7 @@ class Served:
         self.name = job.name
         self.parts = len(job.key)
         self._is_integer = [kind for _, kind in job.key] == ["integer"]
-        self.writer = answers.PredictionWriter(job, run)
+        self.writer = answers.prediction_writer(job, run)
         self.tag = answers.etag(run)
         self.renew()
         self._half = entries // 2

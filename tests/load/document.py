@@ -23,10 +23,11 @@ def main():
         with world.serving() as port:
             time.sleep(1)
             argv = [
-                sys.argv[1], "--config-file", str(CONFIG), "run", f"http://127.0.0.1:{port}/openapi.json",
+                str(Path(sys.argv[1]).absolute()), "--config-file", str(CONFIG), "run", f"http://127.0.0.1:{port}/openapi.json",
                 "--header", f"Authorization: Bearer {key}", *sys.argv[2:],
             ]  # fmt: skip
-            sys.exit(subprocess.run(argv, check=False).returncode)
+            # It leaves what it found in the folder where it runs.
+            sys.exit(subprocess.run(argv, check=False, cwd=world.home).returncode)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The route of one key beneath the framework: the same answers as api/predictions.py, for a tenth of the work.
 
-It answers only what it can answer in full: the current prediction of a snapshot job, asked for without
-parameters. Everything else, and every fault, it leaves to the route above, which stays in the OpenAPI document.
+api/wire.py asks it straight from the socket, and api/edge.py for what came through uvicorn. It answers only what
+it can answer in full: the current prediction of a snapshot job, asked for without parameters. Everything else it
+leaves to the route above, which stays in the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from storage.database import Database
     from storage.pointers import Pointer
 
-# Answers remembered for each job, about 250 bytes each: of 1,000,000 keys asked for by Zipf's law with exponent 1
+# Answers remembered for each job, about 300 bytes each: of 1,000,000 keys asked for by Zipf's law with exponent 1
 # they are 88 %, and 50,000 were 78 %.
 CACHE_ENTRIES = 200_000
 _SURELY_BIGINT = 19  # so many digits may be more than a bigint holds

@@ -77,7 +77,7 @@ class Gate:
         self._find, self._ask_wanted = find, wanted
         self._known: dict[str, _Known] = {}
         # One reading serves all who came meanwhile; that of "" says whether keys are wanted.
-        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._reading: dict[str, asyncio.Task[_Known | None]] = {}
         self._wanted = True
         self._wanted_at = float("-inf")
 
@@ -101,8 +101,9 @@ class Gate:
         if not self._wanted:
             return ANYBODY
         key_id = _key_id(token)
-        await asyncio.shield(self._read(key_id))
-        return _checked(self._known[key_id], token, time.monotonic())
+        known = await asyncio.shield(self._read(key_id))
+        assert known is not None  # noqa: S101  # read by its id
+        return _checked(known, token, time.monotonic())
 
     def _counts(self, name: str, read_at: float, now: float) -> bool:
         """Say whether what was read then still counts; have it read again before it does not."""
@@ -111,15 +112,16 @@ class Gate:
             self._read(name)
         return age < KEY_SECONDS
 
-    def _read(self, name: str) -> asyncio.Task[None]:
+    def _read(self, name: str) -> asyncio.Task[_Known | None]:
         task = self._reading.get(name)
         if task is None:
-            task = asyncio.create_task(self._read_key(name) if name else self._read_wanted())
+            reading = self._read_key(name) if name else self._read_wanted()
+            task = asyncio.create_task(reading)
             self._reading[name] = task
             task.add_done_callback(lambda done: self._end(name, done))
         return task
 
-    def _end(self, name: str, task: asyncio.Task[None]) -> None:
+    def _end(self, name: str, task: asyncio.Task[_Known | None]) -> None:
         del self._reading[name]
         if not task.cancelled():
             task.exception()  # whoever waits for it is told; nobody may be waiting
@@ -129,7 +131,7 @@ class Gate:
         self._wanted = await asyncio.to_thread(self._ask_wanted)
         self._wanted_at = began
 
-    async def _read_key(self, key_id: str) -> None:
+    async def _read_key(self, key_id: str) -> _Known:
         began = time.monotonic()
         key = await asyncio.to_thread(self._find, key_id)
         known = _Known(key, Reader(key_id, key.jobs if key else frozenset()), began, counted_at=began)
@@ -141,6 +143,7 @@ class Gate:
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         self._known[key_id] = known
+        return known
 
 
 def _key_id(token: bytes) -> str:

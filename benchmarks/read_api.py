@@ -36,6 +36,7 @@ from generators import CONNECTIONS, Asked, load
 from storage import embedded, predictions, runs
 from storage.arrow_copy import copy_in
 from storage.database import Database
+from storage.embedded import binaries
 from storage.job_table import Column, JobTable
 from storage.upgrade import upgrade
 
@@ -83,8 +84,8 @@ def publish(database: Database, day: int) -> int:
 
 def pgbench(database: Database, run_id: int, folder: Path) -> dict[str, float]:
     """Select one row by key with a prepared statement: the most that PostgreSQL gives on this machine."""
-    binary = shutil.which("pgbench")
-    if binary is None:
+    binary = shutil.which("pgbench") or binaries.find().program("pgbench")
+    if not Path(binary).is_file():
         return {}
     script = folder / "select.sql"
     script.write_text(
@@ -286,11 +287,14 @@ def main() -> None:
         found["whole run"] = whole_runs(database, run_id)
         found["feast"] = feast(database, folder)
         for name, figures in found.items():
+            if "p99_ms" in figures:
+                figures["p99_of_p50"] = figures["p99_ms"] / figures["p50_ms"]
             for other in ("pgbench", "feast"):
                 if (rate := found[other].get("rate")) and "rate" in figures and name != other:
                     figures[f"of_{other}"] = figures["rate"] / rate
             print(
-                f"{name:16}", "  ".join(f"{key} {value:,.2f}" for key, value in figures.items()) or "not here"
+                f"{name:16}",
+                "  ".join(f"{key} {value:,.2f}" for key, value in figures.items()) or "not installed here",
             )
         generator = "wrk" if shutil.which("wrk") else "python"
         about = {"rows": ROWS, "connections": CONNECTIONS, "load": generator, "rounds": ROUNDS}

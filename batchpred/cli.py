@@ -175,19 +175,25 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     cache: Annotated[
         int, typer.Option(min=0, help="Answers remembered for each job; with 0 none is ever stale.")
-    ] = 50_000,
+    ] = 200_000,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Server processes; each has a cache of its own.")
     ] = 1,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="A line on stderr for each request.")
     ] = True,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Let pages of this origin read, as https://app.example.com; again for more. None may."
+        ),
+    ] = None,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
     from batchpred.serving import Options
     from batchpred.serving import serve as serve_forever
 
-    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log))
+    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log, tuple(allow_origin or ())))
 
 
 app.add_typer(cli_notify.app, name="notify")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Row: TypeAlias = "dict[str, Any]"
 Connection: TypeAlias = "psycopg.Connection[Row]"
 
+_POOL_PATIENCE_SECONDS = 2.0
+
 _SCHEMES = re.compile(r"^(postgres|postgresql)(\+psycopg)?://")
 
 # A runner that froze between its last statement and COMMIT must not hold the claim's row for ever: the
@@ -160,6 +162,9 @@ class Database:
             min_size=1,
             max_size=size,
             check=ConnectionPool.check_connection,
+            # The pool doubles its pauses between attempts: after minutes without a database it would stay away
+            # for minutes more. Given up early, it tries anew with the next who asks.
+            reconnect_timeout=_POOL_PATIENCE_SECONDS,
             open=False,
         )
 

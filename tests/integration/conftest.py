@@ -13,6 +13,7 @@ import uvicorn
 
 import jobs.run
 from api.app import create_app
+from api.wire import protocol_of
 from batchpred.serving import arrow_exports
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
@@ -48,28 +49,32 @@ def make_job():
     return make
 
 
+def publish(database, job, start, rows, version=1):
+    """Publish rows of a job for the day that starts then, as a run would, and return the run's number."""
+    slot = Slot(job.name, start, start + timedelta(days=1), start.date())
+    pin = Pin("churn", version, "a" * 64, "d" * 64, "CPUExecutionProvider")
+    with database.connect(purpose="test", as_writer=True) as connection:
+        with runs.claim(database, connection, slot) as held:
+            run_id = runs.start_run(connection, held, pin, {"query": "SELECT 1"})
+            predictions.create_run_table(connection, job, run_id)
+            copy_in(connection, predictions.run_table(run_id), pa.table(rows))
+            count = len(next(iter(rows.values())))
+            runs.add_chunk(connection, run_id, 0, ChunkCounts(count, count, 0), [])
+            runs.finish_scoring(connection, held, run_id)
+            predictions.seal(connection, job, run_id)
+            predictions.attach(connection, job, run_id)
+            runs.publish(connection, held, run_id, partial(predictions.show, job=job))
+    return run_id
+
+
 @pytest.fixture
 def publish_rows(database):
-    """Publish rows of a job for a January day of 2026 as a run would, and return the run's number."""
+    """Publish rows of a job for a January day of 2026, or the day that starts at `start`."""
 
-    def publish(job, day, rows, version=1, start=None):
-        start = start or datetime(2026, 1, day, tzinfo=UTC)
-        slot = Slot(job.name, start, start + timedelta(days=1), start.date())
-        pin = Pin("churn", version, "a" * 64, "d" * 64, "CPUExecutionProvider")
-        with database.connect(purpose="test", as_writer=True) as connection:
-            with runs.claim(database, connection, slot) as held:
-                run_id = runs.start_run(connection, held, pin, {"query": "SELECT 1"})
-                predictions.create_run_table(connection, job, run_id)
-                copy_in(connection, predictions.run_table(run_id), pa.table(rows))
-                count = len(next(iter(rows.values())))
-                runs.add_chunk(connection, run_id, 0, ChunkCounts(count, count, 0), [])
-                runs.finish_scoring(connection, held, run_id)
-                predictions.seal(connection, job, run_id)
-                predictions.attach(connection, job, run_id)
-                runs.publish(connection, held, run_id, partial(predictions.show, job=job))
-        return run_id
+    def publish_for(job, day, rows, version=1, start=None):
+        return publish(database, job, start or datetime(2026, 1, day, tzinfo=UTC), rows, version)
 
-    return publish
+    return publish_for
 
 
 @pytest.fixture
@@ -109,11 +114,13 @@ def run(runner):
 
 
 @contextmanager
-def running(app):
+def running(app, **options):
     """Run the application in a real server on a free port of this machine, and give its address."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    listener.listen()
+    options = {"http": protocol_of(app), "log_level": "warning", "server_header": False, **options}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

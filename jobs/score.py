@@ -55,7 +55,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     """
     key = [column.name for column in plan.table.key]
     unnamed = _unnamed(plan.table.key, rows)
-    named = np.setdiff1d(np.arange(rows.num_rows), np.array([each.row for each in unnamed], dtype=np.int64))
+    named = np.delete(np.arange(rows.num_rows), [each.row for each in unnamed])
     given = rows.take(named) if unnamed else rows
     scored = _scored(plan, given)
     kept, unwritable = _writable(plan.table.outputs, scored)

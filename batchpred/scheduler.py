@@ -1,0 +1,111 @@
+"""`batchpred schedule`: a timer that wakes the ticker, a file that says it is alive, and an end on SIGTERM.
+
+What is due is for the ledger to say, so a late or doubled tick is harmless; nothing is dropped as misfired.
+While a tick is at work the timer's further beats are left out: the tick looks by itself for what has come due.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from storage.errors import BatchpredError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from jobs.jobfile import JobFile
+    from jobs.schedule import Ticker
+    from storage.errors import ConfigurationError
+
+log = logging.getLogger("batchpred.schedule")
+
+
+class Project:
+    """The job files of a folder, read anew each time, so that an edit counts from then on.
+
+    A faulty file costs its own job alone; it is reported once, and again when its fault is another.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.faults: list[ConfigurationError] = []
+        self._environ = environ
+        self._said: set[str] = set()
+
+    def load(self) -> list[JobFile]:
+        """Read the job files that can be read."""
+        from jobs.jobfile import load_project
+
+        job_files, faults = load_project(self.folder, self._environ)
+        self.faults = list(faults)
+        found = {str(fault) for fault in faults}
+        for fault in sorted(found - self._said):
+            log.error("job file refused", extra={"error": fault})
+        self._said = found
+        return job_files
+
+
+class HealthFile:
+    """A file that is replaced at every look at the ledger: its age says whether the scheduler is alive.
+
+    It holds one JSON document: at, pid, active (runs at work), ok, and error where the last pass had one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._said: dict[str, Any] = {"ok": True, "active": 0}
+
+    def say(self, **said: Any) -> None:
+        """Note what is so now; a file that cannot be written is reported and stops nothing."""
+        with self._lock:
+            self._said |= said
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            document = {"at": now, "pid": os.getpid(), **self._said}
+            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            try:
+                draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
+                draft.replace(self._path)
+            except OSError as error:
+                log.warning("no health file", extra={"path": str(self._path), "error": error.strerror})
+
+
+def run_for_ever(ticker: Ticker, *, every: float, say: Callable[..., None] = lambda **_said: None) -> None:
+    """Tick at once and then every so many seconds, until SIGTERM or SIGINT; runs at work are then handed over.
+
+    A second signal ends the process at once. Call it in the main thread.
+    """
+    from apscheduler.schedulers.blocking import BlockingScheduler
+
+    def tick() -> None:
+        try:
+            ticker.tick()
+            say(ok=True, error=None, active=0)
+        except BatchpredError as error:  # the database is away, say: the next tick tries again
+            log.error("tick failed", extra={"error": str(error)})  # noqa: TRY400  # the message is the whole story
+            say(ok=False, error=str(error), active=0)
+
+    timer = BlockingScheduler(
+        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    )
+    timer.add_job(tick, "interval", seconds=every, next_run_time=datetime.now(UTC))
+    # A tick that is still at work is how it should be, not worth a warning at every beat of the timer.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+    def end(number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        log.info("scheduler stopping", extra={"signal": signal.Signals(number).name})
+        ticker.stop()
+        timer.shutdown()  # waits for the tick at work; it may not be called from the timer's own thread
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    timer.start()

@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api chaos demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api chaos chaos-schedule demo test lint format types imports check clean wheel
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## Make a project, score three days of rides, show what to try next
 	$(BIN)/batchpred demo
@@ -33,6 +33,9 @@ imports: $(READY)  ## Check who may import whom
 
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
 	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
+
+chaos-schedule: $(READY)  ## Hurt schedulers for N seconds with a slot each, a backfill, and try every time zone (N= SEED=)
+	$(BIN)/python -m tests.chaos.schedule_campaign -n $(or $(N),60) $(if $(SEED),--seed $(SEED))
 
 check: lint types imports test  ## Lint, types, import contracts and tests
 

@@ -324,11 +324,19 @@ class Ticker:
 
 
 def look(
-    connection: Connection, job_file: JobFile, now: datetime, settled_before: datetime | None = None
+    connection: Connection,
+    job_file: JobFile,
+    now: datetime,
+    settled_before: datetime | None = None,
+    *,
+    note: bool = True,
 ) -> Due:
-    """Ask the ledger what a job's schedule has to do at `now`. The job has a schedule."""
+    """Ask the ledger what a job's schedule has to do at `now`. The job has a schedule.
+
+    `note` writes down that the job is scheduled, where that was not known.
+    """
     job = job_file.job
-    seen = attempts.first_seen(connection, job.name, job.interval, job.zone.key, now)
+    seen = attempts.first_seen(connection, job.name, job.interval, job.zone.key, now, note=note)
     wanted = due.span(job, seen, now)
     if wanted is None or job.schedule is None:
         return due.Due(None, (), ())

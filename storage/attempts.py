@@ -70,14 +70,18 @@ def clock(connection: Connection) -> datetime:
     return now
 
 
-def first_seen(connection: Connection, job: str, unit: str, zone: str, now: datetime) -> datetime:
-    """Return since when the job has been scheduled with this zone and interval: from now, if it was not."""
+def first_seen(
+    connection: Connection, job: str, unit: str, zone: str, now: datetime, *, note: bool = True
+) -> datetime:
+    """Return since when the job has been scheduled with this zone and interval; from now on, where it was not.
+
+    `note` writes that down.
+    """
     values = {"job": job, "interval_unit": unit, "timezone": zone, "now": now}
     row = connection.execute(_SQL["first_seen"], values).fetchone()
-    row = row or connection.execute(_SQL["see"], values).fetchone()
-    assert row is not None  # noqa: S101  # found, or INSERT … RETURNING
-    seen: datetime = row["first_seen_at"]
-    return seen
+    if row is None and note:
+        row = connection.execute(_SQL["see"], values).fetchone()
+    return row["first_seen_at"] if row else now
 
 
 def settled(connection: Connection, job: str, first: datetime, last: datetime) -> set[datetime]:

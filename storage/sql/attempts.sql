@@ -137,14 +137,21 @@ SELECT runs.run_id, runs.interval_start, runs.interval_end, runs.published_at, r
  LIMIT 1;
 
 -- name: last_failure
--- The newest failure of an interval that readers do not see.
-SELECT interval_start, cause, error, failed_at, not_before, failures
-  FROM batchpred.attempts
- WHERE job = %(job)s
-   AND failures > 0
-   AND NOT EXISTS (SELECT FROM batchpred.published AS seen
-                    WHERE seen.job = attempts.job AND seen.interval_start = attempts.interval_start)
- ORDER BY failed_at DESC
+-- The newest failure of an interval that readers do not see: a scheduler's attempt, or the newest run of it.
+SELECT failed.interval_start, failed.cause, failed.error, failed.failed_at, failed.not_before, failed.failures
+  FROM (SELECT interval_start, cause, error, failed_at, not_before, failures
+          FROM batchpred.attempts
+         WHERE job = %(job)s AND failures > 0
+        UNION ALL
+        SELECT interval_start, NULL, error, finished_at, NULL, 0
+          FROM (SELECT DISTINCT ON (interval_start) *
+                  FROM batchpred.runs
+                 WHERE job = %(job)s
+                 ORDER BY interval_start, run_id DESC) AS newest
+         WHERE status IN ('failed', 'blocked')) AS failed
+ WHERE NOT EXISTS (SELECT FROM batchpred.published AS seen
+                    WHERE seen.job = %(job)s AND seen.interval_start = failed.interval_start)
+ ORDER BY interval_start DESC, cause IS NULL, failed_at DESC
  LIMIT 1;
 
 -- name: newest_runs

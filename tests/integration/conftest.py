@@ -17,6 +17,7 @@ from storage import predictions, runs
 from storage.arrow_copy import copy_in
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
+from tests.integration.scheduled import House
 
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
 
@@ -88,3 +89,9 @@ def api(database):
         httpx.Client(base_url=address) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def house(database, tmp_path):
+    """A project of scheduled jobs with rows for each day of January 2026, and a clock to be set."""
+    return House(database, tmp_path)

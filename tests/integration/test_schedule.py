@@ -10,87 +10,9 @@ import pytest
 
 import jobs.rows
 import jobs.run
-from batchpred.scheduler import Project
-from jobs.onnx_file import prepare
-from jobs.plan import Runtime
-from jobs.schedule import Ticker
-from storage import moves, registry, run_log, runs
+from storage import moves, run_log, runs
 from storage.sources import SourceError
-from tests.chaos.world import model
-
-JOB = """\
-version: 1
-name: {name}
-schedule: {{cron: "0 3 * * *", timezone: Europe/Berlin{schedule}}}
-{more}
-source: {{query: "SELECT id, a, b FROM rows WHERE t >= :interval_start AND t < :interval_end"}}
-key: [id]
-features: {{a: float32, b: float32}}
-model: chaos@champion
-output: {{columns: {{score: "y[1]"}}}}
-chunk_rows: 10
-"""
-# Forty rows on each day of January 2026, by the clocks of Berlin.
-ROWS = """
-CREATE TABLE rows (id bigint, t timestamptz, a float8, b float8);
-INSERT INTO rows
-SELECT id, (timestamp '2026-01-01 12:00' + (day * interval '1 day')) AT TIME ZONE 'Europe/Berlin', id, day
-  FROM generate_series(1, 40) AS id, generate_series(0, 30) AS day;
-CREATE TABLE loads (day date);
-"""
-
-
-def at(text):
-    return datetime.fromisoformat(text)
-
-
-class House:
-    """A project folder on a database, schedulers in it, and a clock to be set."""
-
-    def __init__(self, database, folder):
-        self.database, self.folder = database, folder
-        self.now = at("2026-01-06T09:00Z")
-
-    def job(self, name="tips", schedule="", more=""):
-        text = JOB.format(name=name, schedule=schedule and f", {schedule}", more=more)
-        (self.folder / f"{name}.job.yaml").write_text(text, encoding="utf-8")
-
-    def ticker(self, **options):
-        runtime = Runtime(self.database, self.folder / "models", threads=1)
-        project = Project(self.folder, {})
-        return Ticker(runtime, project.load, clock=lambda: self.now, look_every=0.2, **options)
-
-    def tick(self, now=None, **options):
-        """One pass; what it ran as [(job, interval, status)]."""
-        self.now = at(now) if now else self.now
-        return [(each.job, each.label, each.status) for each in self.ticker(**options).tick()]
-
-    def do(self, statement, *values):
-        with self.database.connect(purpose="test") as connection:
-            cursor = connection.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def published(self, job="tips"):
-        """Published intervals in the order in which they were, by local date."""
-        rows = self.do(
-            "SELECT to_char(as_of_date, 'YYYY-MM-DD') AS day FROM batchpred.publish_moves"
-            " JOIN batchpred.runs ON run_id = to_run WHERE runs.job = %s ORDER BY move_id", job
-        )  # fmt: skip
-        return [row["day"] for row in rows]
-
-    def attempts(self):
-        return self.do("SELECT * FROM batchpred.attempts ORDER BY job, interval_start")
-
-
-@pytest.fixture
-def house(database, tmp_path):
-    prepared = prepare(model())
-    with database.connect(purpose="test") as connection:
-        connection.execute(ROWS)
-        registry.push(
-            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
-        )
-    return House(database, tmp_path)
+from tests.integration.scheduled import at
 
 
 def test_first_sight_runs_what_is_due_and_then_each_day_once(house):
@@ -177,15 +99,14 @@ def test_one_job_that_is_wrong_costs_no_other(house, caplog):
     for number in range(10):
         house.job(f"good_{number}")
     (house.folder / "bad.job.yaml").write_text("version: 1\nname: bad\nshedule: {}\n", encoding="utf-8")
-    project = Project(house.folder, {})
-    runtime = Runtime(house.database, house.folder / "models", threads=1)
+    ticker = house.ticker(parallel=2)
     with caplog.at_level(logging.ERROR, "batchpred.schedule"):
         logging.getLogger("batchpred").propagate = True
-        reports = Ticker(runtime, project.load, clock=lambda: house.now, parallel=2).tick()
+        reports = ticker.tick()
     assert {f"good_{number}" for number in range(10)} == {each.job for each in reports}
     assert {"published"} == {each.status for each in reports}
     assert ["job file refused"] == [record.message for record in caplog.records]
-    assert [2] == [fault.exit_code for fault in project.faults]
+    assert [2] == [fault.exit_code for fault in house.project.faults]
 
 
 def test_a_source_that_is_away_is_tried_again_later(house, monkeypatch):

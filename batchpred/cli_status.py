@@ -97,7 +97,8 @@ def _print_more(each: Standing) -> None:
         console.out.print(f"\n{each.job} waits for {each.waits_for}", soft_wrap=True)
     if each.failure:
         failure = each.failure
-        first = str(failure["error"]).splitlines()[0] if failure["error"] else failure["cause"]
+        said = str(failure["error"] or failure["cause"]).splitlines()[0]
+        first = said.removeprefix(f"{each.job}: ")
         again = _again(failure)
         console.out.print(
             f"\n{each.job}: last failure {failure['failed_at']:%Y-%m-%d %H:%M} UTC, {first}\n  {again}",

@@ -82,7 +82,7 @@ def run_for_ever(ticker: Ticker, *, every: float, say: Callable[..., None] = lam
 
     A second signal ends the process at once. Call it in the main thread.
     """
-    from apscheduler.schedulers.blocking import BlockingScheduler
+    from apscheduler.schedulers.background import BackgroundScheduler
 
     def tick() -> None:
         try:
@@ -92,20 +92,21 @@ def run_for_ever(ticker: Ticker, *, every: float, say: Callable[..., None] = lam
             log.error("tick failed", extra={"error": str(error)})  # noqa: TRY400  # the message is the whole story
             say(ok=False, error=str(error), active=0)
 
-    timer = BlockingScheduler(
+    # Waited for, not handled: a handler runs in the middle of whatever the main thread does, and would wait for a
+    # lock that the main thread holds. Set before any thread is made, which has the signals blocked from then on.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    timer = BackgroundScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
     timer.add_job(tick, "interval", seconds=every, next_run_time=datetime.now(UTC))
     # A tick that is still at work is how it should be, not worth a warning at every beat of the timer.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-
-    def end(number: int, _frame: object) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        log.info("scheduler stopping", extra={"signal": signal.Signals(number).name})
-        ticker.stop()
-        timer.shutdown()  # waits for the tick at work; it may not be called from the timer's own thread
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     timer.start()
+    number = signal.sigwait(ends)
+    for each in ends:
+        signal.signal(each, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+    log.info("scheduler stopping", extra={"signal": signal.Signals(number).name})
+    ticker.stop()
+    timer.shutdown()  # waits for the tick at work

@@ -87,6 +87,11 @@ def standing(connection: Connection, job_file: JobFile, now: datetime) -> Standi
     newest = interval_containing(row["interval_start"], job.interval, job.zone) if row else None
     found = look(connection, job_file, now, note=False) if job.schedule else due.Due(None, (), ())
     late_at = _late_at(job_file, newest, found)
+    missing = found.missing
+    if job.schedule and job.schedule.catchup in ("latest", "none"):  # the others were let go
+        missing = tuple(
+            each for each in missing if found.newest and due.start(each) == due.start(found.newest)
+        )
     running = tuple(attempts.active(connection, job.name))
     at_work = {run["interval_start"] for run in running}
     return Standing(
@@ -97,7 +102,7 @@ def standing(connection: Connection, job_file: JobFile, now: datetime) -> Standi
         late_by=now.astimezone(UTC) - late_at.astimezone(UTC) if late_at and late_at <= now else None,
         next_due=slots.next_slot(job.schedule, now + timedelta(seconds=1)) if job.schedule else None,
         running=running,
-        missing=tuple(each for each in found.missing if due.start(each) not in at_work),
+        missing=tuple(each for each in missing if due.start(each) not in at_work),
         waits_for=next(
             (
                 name

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from storage import embedded
@@ -29,28 +30,51 @@ TESTS = "down_for_three_days or clock_that_jumps or wrong_costs_no_other or seve
 
 def try_all(server_url, restart, seconds, seed):
     """Do every part; return the faults by part and the figures."""
+    parts = {
+        "schedulers": lambda: _schedulers(server_url, restart, seconds, seed),
+        **{mutant: partial(_mutant, server_url, mutant, seed) for mutant in MUTANTS},
+        "backfill": lambda: _backfill(server_url),
+        "tests": _tests,
+        "zones": _zones,
+    }
     faults, figures = {}, {}
+    for part, do in parts.items():
+        began = time.monotonic()
+        faults[part], figures[part] = do()
+        told = "does not hold" if faults[part] else "holds"
+        print(f"{part}: {told} ({time.monotonic() - began:.0f} s) {figures[part]}", file=sys.stderr)  # noqa: T201
+    return faults, figures
+
+
+def _schedulers(server_url, restart, seconds, seed):
     with tempfile.TemporaryDirectory() as folder:
-        faults["schedulers"], figures["schedulers"] = schedulers.try_schedulers(
-            server_url, folder, seconds, random.Random(seed), restart=restart
-        )
-    for mutant in MUTANTS:
-        faults[mutant] = [] if is_caught(server_url, mutant, seed) else ["the mutant was not noticed"]
-    if backfill.TAXIS.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            faults["backfill"], figures["backfill"] = backfill.try_backfill(server_url, folder, 30)
-    else:
-        figures["backfill"] = f"left out: {backfill.TAXIS} is not here"
-    groups = zones.one_of_each()
-    faults["zones"] = [fault for names in groups.values() for fault in zones.faults_of(names[0])]
-    figures["zones"] = {"zones": sum(map(len, groups.values())), "different": len(groups)}
+        return schedulers.try_schedulers(server_url, folder, seconds, random.Random(seed), restart=restart)
+
+
+def _mutant(server_url, mutant, seed):
+    caught = is_caught(server_url, mutant, seed)
+    return [] if caught else ["the mutant was not noticed"], "noticed" if caught else "missed"
+
+
+def _backfill(server_url):
+    if not backfill.TAXIS.exists():
+        return [], f"left out: {backfill.TAXIS} is not here"
+    with tempfile.TemporaryDirectory() as folder:
+        return backfill.try_backfill(server_url, folder, 30)
+
+
+def _tests():
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", TESTS, "tests/integration/test_schedule.py"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    figures["tests"] = done.stdout.strip().splitlines()[-1]
-    faults["tests"] = [done.stdout[-2000:]] if done.returncode else []
-    return faults, figures
+    return [done.stdout[-2000:]] if done.returncode else [], done.stdout.strip().splitlines()[-1]
+
+
+def _zones():
+    groups = zones.one_of_each()
+    found = [fault for names in groups.values() for fault in zones.faults_of(names[0])]
+    return found, {"zones": sum(map(len, groups.values())), "different": len(groups)}
 
 
 def is_caught(server_url, mutant, seed):

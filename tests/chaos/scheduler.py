@@ -1,6 +1,8 @@
 """A scheduler to be hurt: `batchpred schedule` in a process of its own, on a clock that goes an hour a second."""
 
+import faulthandler
 import logging
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ def main(spec):
     spec: url, folder, cache, began (seconds since 1970), origin (that moment on the clock), rate (its
     speed), lease (seconds); optional: jumps (its clock is at times an hour off), mutant.
     """
+    faulthandler.register(signal.SIGUSR1)
     logging.getLogger("batchpred").addHandler(logging.NullHandler())
     logging.getLogger("batchpred").propagate = False
     runs.LEASE = timedelta(seconds=spec["lease"])

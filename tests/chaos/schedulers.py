@@ -66,7 +66,7 @@ class Herd:
             "origin": origin.isoformat(), "rate": RATE, "lease": LEASE, "mutant": mutant,
         }  # fmt: skip
         self._processes = multiprocessing.get_context("forkserver")
-        preload = ["tests.chaos.scheduler", "onnxruntime", "apscheduler.schedulers.blocking"]
+        preload = ["tests.chaos.scheduler", "onnxruntime", "apscheduler.schedulers.background"]
         self._processes.set_forkserver_preload(preload)
         self.at_work = [None] * SCHEDULERS
         self.hurts = {}
@@ -94,6 +94,7 @@ class Herd:
             os.kill(process.pid, signal.SIGKILL if kind == "kill" else signal.SIGTERM)
             process.join(20)
             if process.is_alive():
+                os.kill(process.pid, signal.SIGUSR1)  # it says on stderr where it is
                 raise AssertionError("a scheduler did not end within 20 s of SIGTERM")
             time.sleep(chance.uniform(0, 0.5))
             self.start(number)

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +20,22 @@ from storage.errors import BatchpredError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import TypeAlias
 
     from jobs.jobfile import JobFile
     from jobs.schedule import Ticker
     from storage.errors import ConfigurationError
 
+    _Stamp: TypeAlias = tuple[tuple[int, int] | None, ...]
+
 log = logging.getLogger("batchpred.schedule")
 
 
 class Project:
-    """The job files of a folder, read anew each time, so that an edit counts from then on.
+    """The job files of a folder, looked at anew each time, so that an edit counts from then on.
 
-    A faulty file costs its own job alone; it is reported once, and again when its fault is another.
+    A file is read again when it or its query has another size or time. A faulty one costs its own job alone; it is
+    reported once, and again when its fault is another.
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
@@ -38,18 +43,42 @@ class Project:
         self.faults: list[ConfigurationError] = []
         self._environ = environ
         self._said: set[str] = set()
+        self._known: dict[Path, tuple[JobFile, _Stamp]] = {}
 
     def load(self) -> list[JobFile]:
-        """Read the job files that can be read."""
-        from jobs.jobfile import load_project
+        """Return the job files that can be read."""
+        from jobs.errors import JobFileError
+        from jobs.jobfile import job_paths, load_job
 
-        job_files, faults = load_project(self.folder, self._environ)
-        self.faults = list(faults)
-        found = {str(fault) for fault in faults}
+        known: dict[Path, tuple[JobFile, _Stamp]] = {}
+        self.faults = []
+        for path in job_paths(self.folder):
+            before = self._known.get(path)
+            if before and before[1] == _stamp(before[0]):
+                known[path] = before
+                continue
+            began = time.time()
+            try:
+                job_file = load_job(path, self._environ)
+                stamp = _stamp(job_file)
+                # One that was written a moment ago may be written again within the clock tick of its file system.
+                is_old = all(each and each[0] < (began - 2.0) * 1e9 for each in stamp)
+                known[path] = job_file, stamp if is_old else ()
+            except JobFileError as error:
+                self.faults.append(error)
+        found = {str(fault) for fault in self.faults}
         for fault in sorted(found - self._said):
             log.error("job file refused", extra={"error": fault})
-        self._said = found
-        return job_files
+        self._known, self._said = known, found
+        return [job_file for job_file, _ in known.values()]
+
+
+def _stamp(job_file: JobFile) -> _Stamp:
+    """Return size and time of a job file and its query's; None for one that is not there."""
+    paths = [job_file.path]
+    if job_file.job.source.query_file is not None:
+        paths.append(job_file.path.parent / job_file.job.source.query_file)
+    return tuple((path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None for path in paths)
 
 
 class HealthFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -18,10 +19,16 @@ _CRON_ALIASES = {
 }  # fmt: skip
 
 
-def _zone(name: str) -> str:
+@cache
+def _zones() -> frozenset[str]:
+    # Looking through the system's files takes 25 ms, and a scheduler reads its job files again and again.
     # "localtime" and "Factory" are names of this machine alone; PostgreSQL does not know them.
-    if name not in available_timezones() - {"localtime", "Factory"}:
-        near = get_close_matches(name, available_timezones(), n=1)
+    return frozenset(available_timezones() - {"localtime", "Factory"})
+
+
+def _zone(name: str) -> str:
+    if name not in _zones():
+        near = get_close_matches(name, _zones(), n=1)
         raise ValueError(f"unknown time zone {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
     return name
 

@@ -24,9 +24,7 @@ def test_first_sight_runs_what_is_due_and_then_each_day_once(house):
     assert [] == house.tick()
 
 
-@pytest.mark.parametrize(
-    ("catchup", "days"), [("all", [6, 7, 8]), ("newest_first", [8, 7, 6]), ("latest", [8]), ("none", [])]
-)
+@pytest.mark.parametrize(("catchup", "days"), [("all", [6, 7, 8]), ("newest_first", [8, 7, 6])])
 def test_down_for_three_days(house, catchup, days):
     """Three days down and up again: made up in order, or the newest first; and current is the newest in the end."""
     house.job(schedule=f"catchup: {catchup}")
@@ -34,7 +32,7 @@ def test_down_for_three_days(house, catchup, days):
     house.tick("2026-01-09T09:00Z")
     assert ["2026-01-05", *(f"2026-01-0{day}" for day in days)] == house.published()
     current = house.do("SELECT DISTINCT to_char(as_of_date, 'YYYY-MM-DD') AS day FROM predictions.tips")
-    assert [{"day": "2026-01-08" if days else "2026-01-05"}] == current
+    assert [{"day": "2026-01-08"}] == current
 
 
 def test_start_date_makes_the_past_up(house):
@@ -58,13 +56,13 @@ def test_what_was_rolled_back_is_left_alone(house, database):
 
 def test_several_schedulers_run_each_interval_once(house):
     """Four at once, again and again: every interval of the past is published once."""
-    house.job(schedule="start_date: 2026-01-01, max_active: 3")
+    house.job(schedule="start_date: 2026-01-03, max_active: 2")
     faults = []
 
     def schedule():
         try:
             until = time.monotonic() + 30
-            while len(house.published()) < 5 and time.monotonic() < until:
+            while len(house.published()) < 3 and time.monotonic() < until:
                 house.ticker(parallel=2).tick()
         except Exception as error:
             faults.append(error)
@@ -75,7 +73,7 @@ def test_several_schedulers_run_each_interval_once(house):
     for thread in threads:
         thread.join()
     assert [] == faults
-    assert [f"2026-01-0{day}" for day in range(1, 6)] == sorted(house.published())
+    assert [f"2026-01-0{day}" for day in (3, 4, 5)] == sorted(house.published())
 
 
 def test_max_active_counts_over_all_schedulers(house, database):

@@ -137,6 +137,8 @@ def _lookback(job: Job, facts: Facts, newest: Interval, now: datetime) -> list[T
         each = interval_containing(start(each) - timedelta(microseconds=1), job.interval, job.zone)
         read = facts.last_read.get(start(each))
         attempt = facts.attempts.get(start(each), Attempt(start(each)))
+        if read is not None and attempt.failed_at is not None and attempt.failed_at < read:
+            attempt = Attempt(start(each))  # it failed before a person's run published it
         if read is not None and read < slot and _may_be_tried(attempt, facts, job, now):
             tasks.append(Task(each, "lookback", attempt))
     return tasks[::-1]

@@ -198,9 +198,12 @@ class Ticker:
             unsettled = found.missing[0] if found.missing else found.newest
             self._settled_before[known] = due.start(unsettled)
         chosen = []
+        rested = [key for key, until in self._not_before.items() if until <= time.monotonic()]
+        for key in rested:
+            del self._not_before[key]
         for task in found.tasks:
             key = (job.name, due.start(task.interval))
-            if key[1] in busy or self._not_before.get(key, 0.0) > time.monotonic():
+            if key[1] in busy or key in self._not_before:
                 continue
             if task.kind == "missing" and missing_upstream(connection, job_file, task.interval):
                 continue

@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from jobs.backfill import Backfill, backfill, named, redo, steps
+from jobs.onnx_file import prepare
+from storage import registry
 from storage.errors import ConfigurationError
+from tests.chaos.world import model
 from tests.integration.scheduled import at
 
 
@@ -64,12 +67,19 @@ def test_what_is_published_is_left_as_it_is_unless_asked_otherwise(house, asked)
 
 def test_the_model_as_of_date_is_the_one_that_was_champion_then(house, asked):
     """Each interval is scored by the version the alias named at its end; before the first it fails."""
-    house.do("UPDATE batchpred.model_alias_moves SET moved_at = '2026-01-04 12:00Z'")
+    second = prepare(model(doc="a later one"))
+    with house.database.connect(purpose="test") as connection:
+        registry.push(
+            connection, "chaos", second.data, described=second.described, source="x", alias="champion"
+        )
+    house.do("UPDATE batchpred.model_alias_moves SET moved_at = '2026-01-04 12:00Z' WHERE to_version = 1")
+    house.do("UPDATE batchpred.model_alias_moves SET moved_at = '2026-01-05 12:00Z' WHERE to_version = 2")
     wanted = asked("2026-01-03", "2026-01-05", as_of_date=True)
     planned = plan(house, wanted)
-    assert [None, "chaos/1", "chaos/1"] == [step.model_ref for step in planned]
+    assert [None, "chaos/1", "chaos/2"] == [step.model_ref for step in planned]
     reports = backfill(house.runtime, wanted, planned)
     assert ["failed", "published", "published"] == [report.status for report in reports]
+    assert [1, 2] == [report.model["version"] for report in reports[1:]]
     assert "named no version on 2026-01-04T00:00:00+01:00" in reports[0].error
 
 

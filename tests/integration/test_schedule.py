@@ -266,6 +266,22 @@ def test_a_cancelled_run_stops_and_is_left_to_people(house, database, monkeypatc
             run_log.cancel(connection, report.run_id)
 
 
+def test_a_run_in_the_middle_of_a_long_query_is_stopped_too(house, database, monkeypatch):
+    """While the source keeps a run waiting its holder hears of `runs cancel` at its next sign of life."""
+    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=1))
+    house.job()
+    path = house.folder / "tips.job.yaml"
+    slow = path.read_text(encoding="utf-8").replace("FROM rows WHERE", "FROM rows, pg_sleep(30) WHERE")
+    path.write_text(slow, encoding="utf-8")
+    timer = threading.Timer(0.7, cancel, [database])
+    timer.start()
+    began = time.monotonic()
+    (report,) = house.ticker().tick()
+    timer.join()
+    assert "cancelled" == report.status
+    assert time.monotonic() - began < 15
+
+
 def test_a_clock_that_jumps_runs_nothing_early_and_nothing_twice(house):
     """An hour forward and an hour back: an interval that is not over by the database's clock is not run."""
     start = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)

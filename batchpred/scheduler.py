@@ -49,6 +49,7 @@ class Project:
         """Return the job files that can be read."""
         from jobs.errors import JobFileError
         from jobs.jobfile import job_paths, load_job
+        from jobs.waiting import circles
 
         known: dict[Path, tuple[JobFile, _Stamp]] = {}
         self.faults = []
@@ -66,11 +67,15 @@ class Project:
                 known[path] = job_file, stamp if is_old else ()
             except JobFileError as error:
                 self.faults.append(error)
+        job_files = {job_file.job.name: job_file for job_file, _ in known.values()}
+        for name, fault in circles(job_files.values()).items():
+            self.faults.append(fault)
+            del job_files[name]
         found = {str(fault) for fault in self.faults}
-        for fault in sorted(found - self._said):
-            log.error("job file refused", extra={"error": fault})
+        for said in sorted(found - self._said):
+            log.error("job file refused", extra={"error": said})
         self._known, self._said = known, found
-        return [job_file for job_file, _ in known.values()]
+        return list(job_files.values())
 
 
 def _stamp(job_file: JobFile) -> _Stamp:
@@ -120,6 +125,9 @@ def run_for_ever(ticker: Ticker, *, every: float, say: Callable[..., None] = lam
         except BatchpredError as error:  # the database is away, say: the next tick tries again
             log.error("tick failed", extra={"error": str(error)})  # noqa: TRY400  # the message is the whole story
             say(ok=False, error=str(error), active=0)
+        except Exception as error:  # the next tick is made all the same
+            log.exception("tick failed")
+            say(ok=False, error=f"{type(error).__name__}: {error} (a fault in batchpred)", active=0)
 
     # Waited for, not handled: a handler runs in the middle of whatever the main thread does, and would wait for a
     # lock that the main thread holds. Set before any thread is made, which has the signals blocked from then on.

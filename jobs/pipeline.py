@@ -23,6 +23,7 @@ Scored = TypeVar("Scored")
 
 # Chunks that may wait between two stages: one keeps the next stage busy, more only cost memory.
 _QUEUE_CHUNKS = 1
+_CANCEL_SECONDS = 0.1
 
 
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -88,10 +89,16 @@ def flow(
     with told_to(stop.because):
         stop.guard(all_stages)()
     if stop.error is not None:
-        cancel_read()
-        for thread in threads:
-            thread.join()
+        _end(threads, cancel_read)
         raise stop.error
+
+
+def _end(threads: list[threading.Thread], cancel_read: Callable[[], None]) -> None:
+    """Cancel the read until all threads have ended: one that was cancelled before it began begins all the same."""
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        cancel_read()
+        for thread in alive:
+            thread.join(_CANCEL_SECONDS)
 
 
 class _StoppedError(Exception):

@@ -15,31 +15,28 @@ not run, so a clock that jumps ahead brings nothing forward; one that falls back
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jobs import due, slots
-from jobs.lookback import has_changed
-from jobs.retries import cause_of, fingerprint, rest_after
-from jobs.run import RunReport, run_job
-from jobs.stopping import HandedOverError, Stop, Terms
-from jobs.waiting import circles, is_ready, missing_upstream
-from storage import attempts, moves, runs
-from storage.attempts import Failure
+from jobs import due
+from jobs.retries import fingerprint
+from jobs.stopping import Stop
+from jobs.task import Outcome, Work, Worker
+from jobs.waiting import missing_upstream
+from storage import attempts, runs
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobs.due import Due, Task
+    from jobs.due import Due
     from jobs.jobfile import JobFile
     from jobs.plan import Runtime
+    from jobs.run import RunReport
     from storage.database import Connection
 
 log = logging.getLogger("batchpred.schedule")
@@ -47,10 +44,6 @@ log = logging.getLogger("batchpred.schedule")
 # How often a pass that has runs at work looks for others that have come due, and asks again for an interval that
 # another scheduler holds.
 LOOK_EVERY = 5.0
-# How often a `ready` query that said no is asked again.
-ASK_READY_EVERY = timedelta(minutes=1)
-# While the ledger cannot be reached a failure is remembered by this process alone, and not for long.
-_BLIND_REST = timedelta(seconds=30)
 # Two clocks of one network are closer than this; farther apart one of them is wrong.
 CLOCKS_APART = timedelta(minutes=1)
 
@@ -58,24 +51,6 @@ CLOCKS_APART = timedelta(minutes=1)
 def utc_now() -> datetime:
     """Return this machine's time."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A task on its way: the job file it was chosen by, and the word to stop it."""
-
-    job_file: JobFile
-    task: Task
-    stop: Stop
-
-    @property
-    def key(self) -> tuple[str, datetime]:
-        return self.job_file.job.name, due.start(self.task.interval)
-
-    @property
-    def slot(self) -> runs.Slot:
-        interval = self.task.interval
-        return runs.Slot(self.job_file.job.name, interval.start, interval.end, interval.date)
 
 
 class Ticker:
@@ -98,12 +73,12 @@ class Ticker:
         self._look_every = look_every
         self._on_look = on_look
         self._stopping = threading.Event()
-        self._active: dict[Future[RunReport | None], _Work] = {}
+        self._active: dict[Future[Outcome], Work] = {}
         self._not_before: dict[tuple[str, datetime], float] = {}
         self._served: Counter[str] = Counter()
         self._turn = 0
         self._settled_before: dict[tuple[str, ...], datetime] = {}
-        self._chance = random.SystemRandom()
+        self._worker = Worker(runtime, self._now, pause=look_every)
 
     def tick(self) -> list[RunReport]:
         """Run everything that is due until nothing is, and return what became of each run.
@@ -119,7 +94,7 @@ class Ticker:
                     if not self._active:
                         break
                     reports += self._collect(timeout=self._look_every)
-            except BaseException:
+            except (KeyboardInterrupt, SystemExit):
                 self.stop()
                 raise
             finally:
@@ -130,7 +105,7 @@ class Ticker:
         """Start nothing more, and hand over the runs at work after the chunk each is at. From any thread."""
         self._stopping.set()
         for work in list(self._active.values()):
-            _hand_over(work)
+            work.hand_over()
 
     @property
     def is_stopping(self) -> bool:
@@ -139,11 +114,16 @@ class Ticker:
 
     def _collect(self, timeout: float | None) -> list[RunReport]:
         """Wait for a run to end, or for all of them without a timeout, and take the reports of those that did."""
-        wanted = FIRST_COMPLETED if timeout is not None else "ALL_COMPLETED"
+        wanted = FIRST_COMPLETED if timeout is not None else ALL_COMPLETED
         done, _ = wait(self._active, timeout, return_when=wanted)
+        reports = []
         for each in done:
-            del self._active[each]
-        return [report for each in done if (report := each.result()) is not None]
+            work, outcome = self._active.pop(each), each.result()
+            if outcome.pause:
+                self._not_before[work.key] = time.monotonic() + outcome.pause
+            if outcome.report is not None:
+                reports.append(outcome.report)
+        return reports
 
     def _look_around(self, pool: ThreadPoolExecutor) -> None:
         try:
@@ -157,9 +137,6 @@ class Ticker:
     def _start_what_is_due(self, pool: ThreadPoolExecutor) -> None:
         free = self._parallel - len(self._active)
         job_files = {each.job.name: each for each in self._load() if each.job.schedule}
-        for name, fault in circles(job_files.values()).items():
-            log.error("job file refused", extra={"error": str(fault)})
-            del job_files[name]
         database = self._runtime.database
         with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
             now = self._now(connection)
@@ -169,10 +146,10 @@ class Ticker:
                 for work in self._due_of(connection, job_files[name], now)[:free]:
                     self._turn += 1
                     self._served[name] = self._turn
-                    self._active[pool.submit(self._run, work)] = work
+                    self._active[pool.submit(self._worker.do, work)] = work
                     free -= 1
                     if self._stopping.is_set():  # told so in this very moment
-                        _hand_over(work)
+                        work.hand_over()
 
     def _now(self, connection: Connection) -> datetime:
         here, there = self._clock(), attempts.clock(connection)
@@ -183,7 +160,7 @@ class Ticker:
             )
         return min(here, there)
 
-    def _due_of(self, connection: Connection, job_file: JobFile, now: datetime) -> list[_Work]:
+    def _due_of(self, connection: Connection, job_file: JobFile, now: datetime) -> list[Work]:
         """List what may be started of a job now, as far as its max_active allows."""
         job = job_file.job
         assert job.schedule is not None  # noqa: S101  # others were left out
@@ -207,123 +184,10 @@ class Ticker:
                 continue
             if task.kind == "missing" and missing_upstream(connection, job_file, task.interval):
                 continue
-            chosen.append(_Work(job_file, task, Stop()))
+            chosen.append(Work(job_file, task, Stop()))
             if len(chosen) == room:
                 break
         return chosen
-
-    def _run(self, work: _Work) -> RunReport | None:
-        """Do one task; None where there was nothing to do after all, or nothing is known of it."""
-        try:
-            return self._do(work)
-        except BatchpredError as error:  # the ledger is away: what is so is read by the next pass
-            log.error("tick failed", extra={"job": work.key[0], "error": str(error)})  # noqa: TRY400
-            self._not_before[work.key] = time.monotonic() + _BLIND_REST.total_seconds()
-            return None
-
-    def _do(self, work: _Work) -> RunReport | None:
-        job_file, interval = work.job_file, work.task.interval
-        try:
-            if work.task.kind == "missing" and not self._is_ready(work):
-                return None
-            if work.task.kind == "lookback" and not has_changed(self._runtime, job_file, interval):
-                self._note_looked_back(work)
-                return None
-        except BatchpredError as error:
-            report = _failed(work, error)
-        else:
-            report = self._make(work)
-        if report.status == "held":  # another scheduler is at it
-            self._not_before[work.key] = time.monotonic() + self._look_every
-            log.info("run held", extra={"job": report.job, "interval": report.label})
-        elif report.error and report.status != "stopped":
-            self._remember(work, report)
-        elif not report.error:
-            self._forget(work)
-        return report
-
-    def _make(self, work: _Work) -> RunReport:
-        job = work.job_file.job
-        assert job.schedule is not None  # noqa: S101  # it is on a schedule
-        lookback = work.task.kind == "lookback"
-        terms = Terms(
-            is_wanted=lambda connection: self._is_wanted(connection, work),
-            max_active=job.schedule.max_active,
-            deadline=job.schedule.deadline,
-            stop=work.stop,
-        )
-        return run_job(self._runtime, work.job_file, work.task.interval, force=lookback, terms=terms)
-
-    def _is_wanted(self, connection: Connection, work: _Work) -> bool:
-        """Whether nobody has done the task since it was chosen; asked under the claim."""
-        if work.task.kind == "missing":
-            return not moves.is_settled(connection, work.slot)
-        slot = work.slot
-        schedule = work.job_file.job.schedule
-        assert schedule is not None  # noqa: S101  # it is on a schedule
-        read = attempts.last_read(connection, slot.job, slot.interval_start, slot.interval_start)
-        last = read.get(due.start(work.task.interval))
-        return last is not None and last < slots.latest_slot(schedule, self._now(connection))
-
-    def _is_ready(self, work: _Work) -> bool:
-        """Ask `ready`; where it says no, rest, or count a failure once it has said so for too long."""
-        ready = work.job_file.job.ready
-        if ready is None or is_ready(self._runtime, work.job_file, work.task.interval):
-            return True
-        database, job = self._runtime.database, work.job_file.job
-        with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-            waited = attempts.wait(connection, work.slot, ASK_READY_EVERY)
-            if waited > ready.timeout:
-                seen, error = (
-                    work.task.seen,
-                    f"{job.name}: not ready within {ready.timeout}: `ready` is still false",
-                )
-                mark = fingerprint(connection, work.job_file)
-                attempts.fail(connection, work.slot, seen, Failure(1, "not_ready", error, mark, rest=None))
-                log.error("not ready", extra={"job": job.name, "interval": work.task.interval.label})
-        return False
-
-    def _note_looked_back(self, work: _Work) -> None:
-        database = self._runtime.database
-        with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-            attempts.looked_back(connection, work.slot)
-
-    def _remember(self, work: _Work, report: RunReport) -> None:
-        """Write a failure down where all schedulers see it."""
-        database = self._runtime.database
-        with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-            failure = self._failure(work, report, fingerprint(connection, work.job_file))
-            is_new = attempts.fail(connection, work.slot, work.task.seen, failure)
-        if is_new:
-            log.error(
-                "run %s",
-                report.status,
-                extra={
-                    "job": report.job,
-                    "interval": report.label,
-                    "error": report.error,
-                    "cause": failure.cause,
-                    "again_in": failure.rest and round(failure.rest.total_seconds(), 1),
-                },
-            )
-
-    def _failure(self, work: _Work, report: RunReport, mark: str) -> Failure:
-        schedule, seen = work.job_file.job.schedule, work.task.seen
-        assert schedule is not None  # noqa: S101  # it is on a schedule
-        cause = report.cause or "lasting"
-        # Another definition, or another slot since the last one, and the count begins anew.
-        goes_on = seen.fingerprint == mark and seen.not_before is not None
-        failures = seen.failures + 1 if goes_on else 1
-        rest = None
-        if cause == "passing" and failures <= schedule.retries:
-            rest = rest_after(failures, schedule.retry_backoff, self._chance)
-        return Failure(failures, cause, report.error or "", mark, rest)
-
-    def _forget(self, work: _Work) -> None:
-        if work.task.seen.failures or work.job_file.job.ready:
-            database = self._runtime.database
-            with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-                attempts.clear(connection, work.slot)
 
 
 def look(
@@ -359,20 +223,3 @@ def look(
         else "",
     )
     return due.what_is_due(job, facts, now, settled_before)
-
-
-def _hand_over(work: _Work) -> None:
-    work.stop.ask(
-        HandedOverError(
-            f"{work.job_file.job.name}: handed over, because its scheduler was told to stop; what is done is kept, "
-            "and the next one goes on from there"
-        )
-    )
-
-
-def _failed(work: _Work, error: BatchpredError) -> RunReport:
-    interval = work.task.interval
-    start, end = interval.start.isoformat(), interval.end.isoformat()
-    report = RunReport(None, work.job_file.job.name, start, end, label=interval.label)
-    report.error, report.exit_code, report.cause = str(error), error.exit_code, cause_of(error)
-    return report

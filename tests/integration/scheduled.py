@@ -20,7 +20,7 @@ key: [id]
 features: {{a: float32, b: float32}}
 model: chaos@champion
 output: {{columns: {{score: "y[1]"}}}}
-chunk_rows: 20
+chunk_rows: 10
 """
 # Forty rows on each day of January 2026, by the clocks of Berlin.
 ROWS = """

@@ -23,7 +23,8 @@ Scored = TypeVar("Scored")
 
 # Chunks that may wait between two stages: one keeps the next stage busy, more only cost memory.
 _QUEUE_CHUNKS = 1
-_CANCEL_SECONDS = 0.1
+# A read that can be cancelled ends within this time; one that has not is cancelled again.
+_CANCEL_SECONDS = 0.5
 
 
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -95,10 +96,12 @@ def flow(
 
 def _end(threads: list[threading.Thread], cancel_read: Callable[[], None]) -> None:
     """Cancel the read until all threads have ended: one that was cancelled before it began begins all the same."""
+    cancel_read()
     while alive := [thread for thread in threads if thread.is_alive()]:
-        cancel_read()
         for thread in alive:
             thread.join(_CANCEL_SECONDS)
+        if any(thread.is_alive() for thread in alive):
+            cancel_read()
 
 
 class _StoppedError(Exception):

@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api bench-text chaos chaos-readers demo document load test lint format types imports check clean wheel
+.PHONY: help bench bench-api bench-text chaos chaos-readers chaos-schedule demo document load test lint format types imports check clean wheel
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## Make a project, score three days of rides, show what to try next
 	$(BIN)/batchpred demo
@@ -47,6 +47,9 @@ document: $(READY) .venv-document/.ready  ## Ask the read API whatever its OpenA
 	$(PYTHON) -m venv .venv-document
 	.venv-document/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.3,<5'
 	@touch $@
+
+chaos-schedule: $(READY)  ## Hurt schedulers for N seconds with a slot each, a backfill, and try every time zone (N= SEED=)
+	$(BIN)/python -m tests.chaos.schedule_campaign -n $(or $(N),60) $(if $(SEED),--seed $(SEED))
 
 check: lint types imports test  ## Lint, types, import contracts and tests
 

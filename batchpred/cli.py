@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from batchpred import (
     __version__,
+    cli_backfill,
     cli_db,
     cli_gc,
     cli_keys,
@@ -21,6 +22,7 @@ from batchpred import (
     cli_runs,
     cli_schedule,
     cli_start,
+    cli_status,
     console,
 )
 from batchpred.settings import Settings
@@ -163,7 +165,9 @@ def get(
         console.print_table([{"column": name, "value": str(value)} for name, value in row.items()])
 
 
+cli_backfill.add_to(app)
 cli_schedule.add_to(app)
+cli_status.add_to(app)
 cli_runs.add_to(app)
 app.add_typer(cli_quarantine.app, name="quarantine")
 cli_gc.add_to(app)

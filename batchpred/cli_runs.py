@@ -1,4 +1,4 @@
-"""`batchpred runs` and `batchpred rollback`: look at runs, go back to one, publish one all the same."""
+"""`batchpred runs` and `batchpred rollback`: look at runs, stop one, go back to one, publish one all the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from storage.moves import Move
 
 app = typer.Typer(
-    no_args_is_help=True, help="The ledger of runs: list, show, publish.", rich_markup_mode=None
+    no_args_is_help=True, help="The ledger of runs: list, show, logs, cancel, publish.", rich_markup_mode=None
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -85,6 +85,46 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
             markup=False,
             soft_wrap=True,
         )
+
+
+@app.command()
+def logs(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
+    """Tell what happened to a run, in order: starts and stops, chunks, errors, moves of the pointer."""
+    from storage import run_log
+
+    database = Settings.read().database()
+    with database.errors("logs"), database.connect(purpose="runs", as_writer=True) as connection:
+        events = run_log.events(connection, run_id)
+    if as_json:
+        console.print_json({"events": events})
+        return
+    console.print_table(
+        [
+            {
+                "at": each["happened_at"],
+                "event": each["event"],
+                "details": "  ".join(f"{name}={value}" for name, value in each["details"].items()),
+            }
+            for each in events
+        ]
+    )
+
+
+@app.command()
+def cancel(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
+    """Stop a run that is at work, within seconds; what it has done is kept, and who asked is recorded.
+
+    A schedule does not start the interval again; `batchpred run` does, and goes on where it was.
+    """
+    from storage import run_log
+
+    database = Settings.read().database()
+    with database.errors("cancel"), database.connect(purpose="cancel", as_writer=True) as connection:
+        holder = run_log.cancel(connection, run_id)
+    if as_json:
+        console.print_json({"run_id": run_id, "holder": holder})
+        return
+    console.out.print(f"process {holder['pid']} on {holder['host']} was asked to stop run {run_id}")
 
 
 @app.command()

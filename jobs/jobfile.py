@@ -96,10 +96,15 @@ def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:
     return JobFile(path, job, _query(path, job, document))
 
 
+def job_paths(folder: Path) -> list[Path]:
+    """List the job files of a folder, by name."""
+    return sorted(folder.glob(f"*{_ENDING}"))
+
+
 def load_project(folder: Path, environ: Mapping[str, str]) -> tuple[list[JobFile], list[JobFileError]]:
     """Read every *.job.yaml of a folder, by name: the good ones, and an error for each of the others."""
     job_files, faults = [], []
-    for path in sorted(folder.glob(f"*{_ENDING}")):
+    for path in job_paths(folder):
         try:
             job_files.append(load_job(path, environ))
         except JobFileError as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 Read = TypeVar("Read")
@@ -21,6 +23,8 @@ Scored = TypeVar("Scored")
 
 # Chunks that may wait between two stages: one keeps the next stage busy, more only cost memory.
 _QUEUE_CHUNKS = 1
+# A read that can be cancelled ends within this time; one that has not is cancelled again.
+_CANCEL_SECONDS = 0.5
 
 
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -47,11 +51,15 @@ def flow(
     write: Callable[[Scored], None],
     *,
     cancel_read: Callable[[], None],
+    told_to: Callable[[Callable[[BaseException], None]], AbstractContextManager[None]] = lambda _: (
+        nullcontext()
+    ),
 ) -> None:
     """Take every chunk through the three stages, in order; return when the last one is written.
 
     `cancel_read` makes a read under way in the other thread return; it is called only when the flow stops
-    early. Raises the first error of any stage, or KeyboardInterrupt, once all three have stopped.
+    early. `told_to` is given what stops the flow from outside, with the error that says why. Raises the first
+    error of any stage, or KeyboardInterrupt, once all three have stopped.
     """
     stop = _Stop()
     to_score: _Queue[Read] = _Queue(_QUEUE_CHUNKS, stop)
@@ -79,12 +87,21 @@ def flow(
         for thread in threads:
             thread.join()
 
-    stop.guard(all_stages)()
+    with told_to(stop.because):
+        stop.guard(all_stages)()
     if stop.error is not None:
-        cancel_read()
-        for thread in threads:
-            thread.join()
+        _end(threads, cancel_read)
         raise stop.error
+
+
+def _end(threads: list[threading.Thread], cancel_read: Callable[[], None]) -> None:
+    """Cancel the read until all threads have ended: one that was cancelled before it began begins all the same."""
+    cancel_read()
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        for thread in alive:
+            thread.join(_CANCEL_SECONDS)
+        if any(thread.is_alive() for thread in alive):
+            cancel_read()
 
 
 class _StoppedError(Exception):

@@ -255,10 +255,29 @@ def _source(
             "score the same rows; add a condition such as `t >= :interval_start AND t < :interval_end`, or say "
             "`source: {bounded: false}` if that is meant"
         )
-    database = runtime.database
-    if job.source.dsn is not None:
-        database = Database.at(job.source.dsn.get_secret_value(), named=f"source.dsn of {job_file.path.name}")
-    return QuerySource(database, query, values, where)
+    return QuerySource(_source_database(runtime, job_file), query, values, where)
+
+
+def ready_query(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySource:
+    """Return the job's `ready` query with the interval's values, in the source's database. The job has one."""
+    job = job_file.job
+    assert job.ready is not None  # noqa: S101  # the caller's business
+    values = {
+        "interval_start": interval.start,
+        "interval_end": interval.end,
+        "date": interval.date,
+        **job.source.params,
+    }
+    where = f"ready.query of {job_file.path.name}"
+    query = bind_named(job.ready.query, values, (), where=where)
+    return QuerySource(_source_database(runtime, job_file), query, values, where)
+
+
+def _source_database(runtime: Runtime, job_file: JobFile) -> Database:
+    dsn = job_file.job.source.dsn
+    if dsn is None:
+        return runtime.database
+    return Database.at(dsn.get_secret_value(), named=f"source.dsn of {job_file.path.name}")
 
 
 def _own_checks(job_file: JobFile, interval: Interval) -> tuple[Check, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.plan import Plan
+    from jobs.stopping import Stop
     from storage.database import Connection
 
 
@@ -40,10 +41,11 @@ class FinishedChunk:
     scored: ScoredChunk
 
 
-def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -> int:
+def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], stop: Stop) -> int:
     """Read, score and write every chunk that is not done yet; return how many were done.
 
-    Raises RowsChangedError where the source no longer gives what a complete table was made of.
+    Raises RowsChangedError where the source no longer gives what a complete table was made of, and what `stop` was
+    asked with.
     """
     connection, stopped = writer.connection, writer.stopped
     key = [column.name for column in plan.key]
@@ -81,7 +83,7 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
 
     with plan.source.read(plan.reads, plan.key) as rows:
         read = resumption.unscored(cut_into_chunks(rows, plan.job_file.job.chunk_rows))
-        flow(read, score, write, cancel_read=rows.cancel)
+        flow(read, score, write, cancel_read=rows.cancel, told_to=stop.told_to)
     if not written and resumption.has_outdated:  # the source ends before what was done
         with connection.transaction():
             take_back_outdated()

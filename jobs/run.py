@@ -14,7 +14,9 @@ from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.progress import Progress
 from jobs.resume import RowsChangedError
+from jobs.retries import cause_of
 from jobs.rows import Writer, score_rows
+from jobs.stopping import HandedOverError, Terms
 from storage import predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
@@ -24,16 +26,27 @@ if TYPE_CHECKING:
 
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
+    from storage.attempts import Cause
     from storage.database import Connection, Row
 
 log = logging.getLogger("batchpred.run")
+
+# What a complete run may fail at: its table stays for inspection, and readers keep what they have.
+_BLOCKING = (checks.ChecksFailedError, predictions.DuplicateKeyError)
+
+_STATUSES: dict[type[BatchpredError], str] = {
+    **dict.fromkeys(_BLOCKING, "blocked"),
+    runs.IntervalHeldError: "held",
+    runs.RunCancelledError: "cancelled",
+    HandedOverError: "stopped",
+}
 
 # Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
 # with recovery is over within them, and a scheduler tries again after that.
 RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
 
-# What a complete run may fail at: its table stays for inspection, and readers keep what they have.
-_BLOCKING = (checks.ChecksFailedError, predictions.DuplicateKeyError)
+# What of a report is for the program, not for whoever reads it.
+_INTERNAL = ("label", "exit_code", "fence", "cause")
 
 
 @dataclass
@@ -58,6 +71,7 @@ class RunReport:
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
+    cause: Cause | None = field(default=None, repr=False)
 
     def count(self, run: Row) -> None:
         """Take the counts from the ledger's row of the run."""
@@ -87,9 +101,7 @@ class RunReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("label", "exit_code", "fence")
-        }
+        return {name: value for name, value in vars(self).items() if name not in _INTERNAL}
 
 
 def run_job(
@@ -102,6 +114,7 @@ def run_job(
     on_progress: Callable[[int], None] = lambda _rows: None,
     on_expected: Callable[[int], None] = lambda _rows: None,
     is_last_try: bool = True,
+    terms: Terms | None = None,
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
@@ -109,31 +122,19 @@ def run_job(
     begins, how many there may be in all (0: nobody knows). A failure is told (`notify`) on the last try alone.
     KeyboardInterrupt passes through, after the run has been closed.
     """
+    terms = terms or Terms()
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
-    progress = Progress(on_progress, on_expected)
     began = time.monotonic()
+    asked = _Asked(Progress(on_progress, on_expected), terms, model_ref, force)
     try:
-        for delay in (*RETRY_DELAYS, None):
-            try:
-                _attempt(runtime, job_file, interval, report, progress, model_ref=model_ref, force=force)
-                break
-            except BatchpredError as error:
-                # A first connection that fails is a wrong address or a server that is down; a later one is a
-                # server that comes back.
-                is_back_soon = report.attempts > 1 and isinstance(error, DatabaseUnreachableError)
-                if delay is None or not (error.is_transient or is_back_soon):
-                    raise
-                log.warning(
-                    "run interrupted", extra={"job": report.job, "error": str(error), "again_in": delay}
-                )
-                time.sleep(delay)
+        with terms.stop.after(terms.deadline, report.job):
+            _try(runtime, job_file, interval, report, asked)
     except BatchpredError as error:
-        status = {runs.IntervalHeldError: "held", **dict.fromkeys(_BLOCKING, "blocked")}
-        report.status = status.get(type(error), "failed")
-        report.error, report.exit_code = str(error), error.exit_code
+        report.status = next((said for kind, said in _STATUSES.items() if isinstance(error, kind)), "failed")
+        report.error, report.exit_code, report.cause = str(error), error.exit_code, cause_of(error)
     except MemoryError:
-        report.exit_code = 1
+        report.exit_code, report.cause = 1, "passing"
         report.error = (
             f"{report.job}: this machine has not enough memory for a chunk of {job_file.job.chunk_rows} rows; "
             "lower `chunk_rows` and `batch_size` in the job file, or give it more, and run again: what is done "
@@ -141,6 +142,7 @@ def run_job(
         )
     except Exception as error:  # one job's surprise must not cost the others their run
         log.debug("run failed", exc_info=True)
+        report.cause = "lasting"
         report.error, report.exit_code = (
             f"{report.job}: {type(error).__name__}: {error} (a fault in batchpred)",
             1,
@@ -152,15 +154,38 @@ def run_job(
     return report
 
 
+def _try(runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked) -> None:
+    """Make an attempt, and further ones where a lost connection ended it."""
+    stop = asked.terms.stop
+    for delay in (*RETRY_DELAYS, None):
+        stop.check()
+        try:
+            _attempt(runtime, job_file, interval, report, asked)
+        except BatchpredError as error:
+            # A first connection that fails is a wrong address or a server that is down; a later one is a
+            # server that comes back.
+            is_back_soon = report.attempts > 1 and isinstance(error, DatabaseUnreachableError)
+            if delay is None or not (error.is_transient or is_back_soon):
+                raise
+            stop.check()
+            log.warning("run interrupted", extra={"job": report.job, "error": str(error), "again_in": delay})
+        else:
+            return
+        stop.wait(delay)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the caller wants of the run."""
+
+    progress: Progress
+    terms: Terms
+    model_ref: str | None
+    force: bool
+
+
 def _attempt(
-    runtime: Runtime,
-    job_file: JobFile,
-    interval: Interval,
-    report: RunReport,
-    progress: Progress,
-    *,
-    model_ref: str | None,
-    force: bool,
+    runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked
 ) -> None:
     """Do a run on a connection of its own, or find that it is done: what is so is read, never remembered.
 
@@ -173,14 +198,20 @@ def _attempt(
         runtime.database.errors(f"run of {report.job}"),
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
-        plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        plan = make_plan(runtime, connection, job_file, interval, model_ref=asked.model_ref)
         _describe(report, plan)
-        if _is_published(connection, plan, report, force=force):
+        if _is_published(connection, plan, report, force=asked.force):
             return
-        with runs.claim(runtime.database, connection, plan.slot) as claim:
+        terms = asked.terms
+        with runs.claim(runtime.database, connection, plan.slot, max_active=terms.max_active) as claim:
             # Whoever held the claim before us may have published just now.
-            if not _is_published(connection, plan, report, force=force):
-                _run(connection, plan, claim, report, progress)
+            if _is_published(connection, plan, report, force=asked.force):
+                return
+            if not terms.is_wanted(connection):
+                report.status = "unchanged"
+                return
+            claim.on_cancel = terms.stop.ask
+            _run(connection, plan, claim, report, asked)
 
 
 def _run(
@@ -188,22 +219,26 @@ def _run(
     plan: Plan,
     claim: runs.Claim,
     report: RunReport,
-    progress: Progress,
+    asked: _Asked,
 ) -> None:
     """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
 
     A run that stopped half-way and would be this very one is taken up where it stopped.
     """
     stopped = unfinished.take_up(connection, claim, plan.pin, plan.table)
-    run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim)
+    run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim, asked.terms)
+    stop = asked.terms.stop
     report.fence = claim.fence
     try:
         log.info(
             "run resumed" if stopped else "run started",
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
-        progress.begin(connection, plan, stopped)
-        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, progress.on_rows)
+        asked.progress.begin(connection, plan, stopped)
+        report.chunks_resumed = score_rows(
+            Writer(connection, claim, run_id, stopped), plan, asked.progress.on_rows, stop
+        )
+        stop.check()
         with connection.transaction():
             report.scoring = summary.write_down(connection, run_id, plan)
             run = runs.finish_scoring(connection, claim, run_id)
@@ -214,6 +249,7 @@ def _run(
                 claim.check(connection)
         predictions.analyze(connection, run_id)
         checks.check(connection, plan, run)
+        stop.check()
         predictions.attach(connection, plan.table, run_id, claim.check)
         show = partial(predictions.show, job=plan.table)
         tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
@@ -224,7 +260,7 @@ def _run(
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
-        _run(connection, plan, claim, report, progress)
+        _run(connection, plan, claim, report, asked)
         return
     except runs.ClaimLostError:
         raise  # whoever has the claim now has closed this run, or goes on with it
@@ -235,11 +271,11 @@ def _run(
     log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
 
 
-def _start(connection: Connection, plan: Plan, claim: runs.Claim) -> int:
+def _start(connection: Connection, plan: Plan, claim: runs.Claim, terms: Terms) -> int:
     """Write a new run down and make its table: both, or neither."""
     with connection.transaction():
         definition, table = plan.definition, plan.table.as_json()
-        run_id = runs.start_run(connection, claim, plan.pin, definition, table)
+        run_id = runs.start_run(connection, claim, plan.pin, definition, table, is_backfill=terms.is_backfill)
         predictions.create_run_table(connection, plan.table, run_id)
         claim.check(connection)
     return run_id
@@ -253,8 +289,9 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
     """
     known = isinstance(error, BatchpredError)
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
+    status = "abandoned" if isinstance(error, HandedOverError) else "failed"
     with suppress(Exception):
-        closed = runs.close_run(connection, claim, run_id, "failed", reason)
+        closed = runs.close_run(connection, claim, run_id, status, reason)
         if closed and isinstance(error, JobError):
             predictions.drop_run_table(connection, run_id)
 

@@ -15,6 +15,7 @@ from storage.errors import ConfigurationError, StorageError
 from storage.queries import load
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from storage.database import Connection, Row
@@ -61,6 +62,9 @@ class ModelRef:
     name: str
     alias: str | None = None
     version: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.alias}" if self.alias else f"{self.name}/{self.version}"
 
     @classmethod
     def parse(cls, text: str) -> ModelRef:
@@ -138,6 +142,20 @@ def resolve(connection: Connection, ref: ModelRef) -> ModelVersion:
     raise ModelNotFoundError(
         f"model {ref.name!r} has no version {ref.version}; the newest is {known[0].version}"
     )
+
+
+def as_of(connection: Connection, ref: ModelRef, moment: datetime) -> ModelRef:
+    """Return the version that an alias named at a moment (aware). Raises ModelNotFoundError where it named none."""
+    ids = {"name": ref.name, "alias": ref.alias, "at": moment}
+    row = connection.execute(_SQL["alias_as_of"], ids).fetchone()
+    if row is None:
+        first = connection.execute(_SQL["first_alias_move"], ids).fetchone()
+        since = first["moved_at"].isoformat(timespec="seconds") if first and first["moved_at"] else None
+        known = f"it has been there since {since}" if since else "it was never set"
+        raise ModelNotFoundError(
+            f"{ref.name}@{ref.alias} named no version on {moment.isoformat(timespec='seconds')}: {known}"
+        )
+    return ModelRef(ref.name, version=row["version"])
 
 
 def fetch(connection: Connection, sha256: str, cache: Path) -> bytes:

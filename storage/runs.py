@@ -66,8 +66,16 @@ class IntervalHeldError(StorageError):
     exit_code = 4
 
 
+class TooManyActiveError(IntervalHeldError):
+    """The job has as many runs at work as it may."""
+
+
 class ClaimLostError(StorageError):
     """This runner's lease ran out and another took the interval over; nothing more was written."""
+
+
+class RunCancelledError(StorageError):
+    """A person asked for the run to stop; what was committed is kept."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class Claim:
         self.slot = slot
         self.fence = fence
         self.database = database
+        self.on_cancel: Callable[[RunCancelledError], None] = lambda _error: None
         self._done = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="batchpred-lease", daemon=True)
         self._renewer.start()
@@ -122,12 +131,24 @@ class Claim:
         return {**self.slot.ids, "fence": self.fence}
 
     def check(self, connection: Connection) -> None:
-        """Raise ClaimLostError if another runner holds the slot; call it last in every writing transaction."""
-        if connection.execute(_SQL["fence"], self.ids).fetchone() is None:
+        """Raise ClaimLostError if another runner holds the slot; call it last in every writing transaction.
+
+        Raises RunCancelledError where a person wants it to stop.
+        """
+        row = connection.execute(_SQL["fence"], self.ids).fetchone()
+        if row is None:
             raise ClaimLostError(
                 f"{self.slot.job}: another runner took this interval over while this one did not answer; "
                 "this run stops and has published nothing"
             )
+        if row["cancelled_by"] is not None:
+            raise self._cancelled(row)
+
+    def _cancelled(self, row: Row) -> RunCancelledError:
+        return RunCancelledError(
+            f"{self.slot.job}: cancelled by {row['cancelled_by']}; what is done is kept, and "
+            f"`batchpred run {self.slot.job}` goes on from there"
+        )
 
     def stop_renewing(self) -> None:
         """Let the lease run out from here on."""
@@ -142,34 +163,42 @@ class Claim:
                 suppress(psycopg.Error, StorageError),
                 self.database.connect(purpose="lease", as_writer=True) as connection,
             ):
-                connection.execute(_SQL["renew"], {**self.ids, "lease": LEASE})
+                row = connection.execute(_SQL["renew"], {**self.ids, "lease": LEASE}).fetchone()
+                if row and row["cancelled_by"] is not None:
+                    self.on_cancel(self._cancelled(row))
 
 
 @contextmanager
-def claim(database: Database, connection: Connection, slot: Slot) -> Iterator[Claim]:
+def claim(
+    database: Database, connection: Connection, slot: Slot, *, max_active: int | None = None
+) -> Iterator[Claim]:
     """Hold the slot for the length of the block, then give it back.
 
-    Raises IntervalHeldError naming the holder where another runner, alive as far as can be told, has it.
+    Raises IntervalHeldError naming the holder where another runner, alive as far as can be told, has it, and
+    TooManyActiveError where `max_active` others work on other intervals of the job.
     Runs that earlier holders left running are marked abandoned.
     """
     holder = connection.execute(_SQL["claim_holder"], slot.ids).fetchone()
-    dead_fence = holder["fence"] if holder and _is_gone(slot, holder) else None
+    dead_fence = holder["fence"] if holder and _is_gone(slot.job, slot.interval_start, holder) else None
     asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
     row = None
     # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
     with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+        if max_active is not None:
+            _check_others(connection, slot, max_active)
         row = connection.execute(_SQL["claim"], asked).fetchone()
         if row:
+            # Before the COMMIT: another thread that sees the claim must find it here.
+            _held_here.add((slot.job, slot.interval_start, row["fence"]))
             connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
     if row is None:
         raise IntervalHeldError(_held_by(slot, connection.execute(_SQL["claim_holder"], slot.ids).fetchone()))
     held = Claim(database, slot, row["fence"])
-    _held_here.add((slot, held.fence))
     try:
         yield held
     finally:
         held.stop_renewing()
-        _held_here.discard((slot, held.fence))
+        _held_here.discard((slot.job, slot.interval_start, held.fence))
         # Should this fail the lease runs out by itself; the error that brought us here is the one to show.
         with suppress(psycopg.Error):
             connection.execute(_SQL["release"], held.ids)
@@ -181,6 +210,8 @@ def start_run(
     pin: Pin,
     definition: dict[str, Any],
     job_table: dict[str, Any] | None = None,
+    *,
+    is_backfill: bool = False,
 ) -> int:
     """Write down a new run under the claim and return its run_id; `job_table` is JobTable.as_json()."""
     slot = claim.slot
@@ -192,6 +223,7 @@ def start_run(
         "definition": Jsonb(definition),
         "job_table": None if job_table is None else Jsonb(job_table),
         "runner": this_process()["host"],
+        "is_backfill": is_backfill,
     }
     with connection.transaction():
         connection.execute(_SQL["save_definition"], values)
@@ -315,13 +347,30 @@ def close_run(
 
 # The claims this process holds now. One that is not among them, though the ledger says it is this process's, could
 # not be given back because the connection was lost.
-_held_here: set[tuple[Slot, int]] = set()
+_held_here: set[tuple[str, datetime, int]] = set()
 
 
-def _is_gone(slot: Slot, claim: Row) -> bool:
+def _is_gone(job: str, interval_start: datetime, claim: Row) -> bool:
     """Tell whether the holder of a claim is certainly at work no more."""
     is_own = claim["holder"] == this_process()
-    return is_known_dead(claim["holder"]) or (is_own and (slot, claim["fence"]) not in _held_here)
+    lost = is_own and (job, interval_start, claim["fence"]) not in _held_here
+    return is_known_dead(claim["holder"]) or lost
+
+
+def at_work(connection: Connection, job: str) -> set[datetime]:
+    """Return the starts of the intervals of a job that somebody, alive as far as can be told, works on now."""
+    rows = connection.execute(_SQL["claims_of_job"], {"job": job})
+    return {row["interval_start"] for row in rows if not _is_gone(job, row["interval_start"], row)}
+
+
+def _check_others(connection: Connection, slot: Slot, most: int) -> None:
+    """Raise TooManyActiveError where so many others work on the job; no two claims count at the same time."""
+    connection.execute(_SQL["lock_job_claims"], slot.ids)
+    others = at_work(connection, slot.job) - {slot.interval_start}
+    if len(others) >= most:
+        raise TooManyActiveError(
+            f"{slot.job}: {len(others)} of its runs are at work already, and its max_active is {most}"
+        )
 
 
 def _held_by(slot: Slot, holder: Row | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Date,
     DateTime,
@@ -162,6 +163,13 @@ runs = Table(
         JSONB,
         comment="How the run was scored: device, provider, fallback, batch size and why, seconds",
     ),
+    Column(
+        "is_backfill",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether batchpred backfill made the run",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
 )
@@ -188,6 +196,7 @@ claims = Table(
     _required("fence", BigInteger),
     Column("holder", JSONB),
     _required("lease_until", _TIME),
+    Column("cancelled_by", Text, comment="Who asked the holder to stop; NULL while nobody has"),
     comment="Who may write for a job's interval: a lease with a fencing number that only grows",
 )
 
@@ -249,6 +258,60 @@ publish_moves = Table(
     Index("publish_moves_slot", "job", "interval_start", "move_id"),
     comment="Every move of the pointer of a job's interval, "
     'so that "what did readers see on 3 March" has an answer',
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("job", Text, primary_key=True),
+    _required("interval_unit", Text),
+    _required("timezone", Text),
+    _required("first_seen_at", _TIME),
+    comment="Since when each job has been scheduled with its present zone and length of interval: "
+    "missed intervals count from there",
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("interval_start", _TIME, primary_key=True),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("cause", Text, comment="storage/attempts.py says which of them are tried again, and when"),
+    Column("error", Text),
+    Column(
+        "fingerprint",
+        Text,
+        comment="Digest of job file, query and model at the last failure: with another one the interval starts "
+        "afresh",
+    ),
+    Column("failed_at", _TIME),
+    Column(
+        "not_before",
+        _TIME,
+        comment="No scheduler tries before; NULL after a failure means: not until something changes",
+    ),
+    Column("waiting_since", _TIME),
+    Column(
+        "looked_back_at",
+        _TIME,
+        comment="When the rows of this published interval were last compared with its source",
+    ),
+    comment="What schedulers remember of an interval that is not published: failures, why, and when the next "
+    "attempt may come",
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("event_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("run_id", BigInteger, ForeignKey("batchpred.runs.run_id", ondelete="CASCADE")),
+    Column("happened_at", _TIME, nullable=False, server_default=func.clock_timestamp()),
+    _required("event", Text),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    Index("run_events_run", "run_id", "event_id"),
+    comment="What happened to a run, the newest 200 of each: written by a trigger whenever its status moves, so in "
+    "the same transaction",
 )
 
 api_keys = Table(

@@ -67,6 +67,9 @@ KEY_KINDS = {
 # A source that somebody has locked is worth a message, not a hanging run.
 _LOCK_TIMEOUT = "30s"
 
+# A question is asked again and again while its answer is no.
+_QUESTION_TIMEOUT = "30s"
+
 # Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
 # 330,000 narrow rows, more than a chunk.
 _BATCH_BYTES = 4_000_000
@@ -206,6 +209,17 @@ class QuerySource:
                 self._wrapped("EXPLAIN (FORMAT json) SELECT * FROM", connection)
             ).fetchone()
         return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else None
+
+    def is_true(self) -> bool:
+        """Run the query as a question: one row of one boolean, NULL and no row being no. Raises SourceError."""
+        with self._session() as connection:
+            connection.execute(sql.SQL("SET statement_timeout = {}").format(_QUESTION_TIMEOUT))
+            cursor = connection.execute(self._bound(connection).encode())
+            rows = cursor.fetchmany(2)
+        answer = next(iter(rows[0].values())) if rows else None
+        if len(rows) > 1 or (rows and len(rows[0]) != 1) or answer not in (None, True, False):
+            raise SourceError(f"{self.where}: it must give one row of one boolean, true or false")
+        return bool(answer)
 
     def text(self) -> str:
         """Return the query as PostgreSQL gets it, values bound."""

@@ -14,7 +14,7 @@ from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
 from jobs.jobspec.notify import Target, labels_differ
 from jobs.jobspec.output import Output, Retention
-from jobs.jobspec.schedule import Schedule
+from jobs.jobspec.schedule import Ready, Schedule
 from jobs.jobspec.source import Source
 from jobs.jobspec.values import ColumnName, Strict
 from storage.files.pattern import parse_path
@@ -93,6 +93,12 @@ class Job(Strict):
     description: str = Field("", description="What one prediction says; shown to analysts.")
     schedule: Schedule | None = None
     interval: Literal["hour", "day", "week", "month"] = Field("day", description="What one run is about.")
+    after: list[Annotated[str, AfterValidator(_name)]] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Jobs whose published intervals must cover one of this job before the schedule runs it.",
+    )
+    ready: Ready | None = None
     source: Source
     key: list[ColumnName] = Field(
         min_length=1, max_length=8, description="The columns that name a prediction."
@@ -134,6 +140,13 @@ class Job(Strict):
     def zone(self) -> ZoneInfo:
         """The zone at whose midnights or hours intervals are cut."""
         return ZoneInfo(self.schedule.timezone if self.schedule else "UTC")
+
+    @field_validator("after")
+    @classmethod
+    def _not_after_itself(cls, after: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("name") in after:
+            raise ValueError(f"after: {info.data['name']} cannot wait for itself")
+        return after
 
     @field_validator("key")
     @classmethod

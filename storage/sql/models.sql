@@ -53,3 +53,14 @@ SELECT v.name, v.version, v.sha256, f.size, v.signature, v.opset, v.notes, v.sou
   JOIN batchpred.model_files AS f USING (sha256)
  WHERE %(name)s::text IS NULL OR v.name = %(name)s
  ORDER BY v.name, v.version DESC;
+
+-- name: alias_as_of
+-- The version an alias named at a moment; no row where it named none yet.
+SELECT to_version AS version
+  FROM batchpred.model_alias_moves
+ WHERE name = %(name)s AND alias = %(alias)s AND moved_at <= %(at)s
+ ORDER BY move_id DESC
+ LIMIT 1;
+
+-- name: first_alias_move
+SELECT min(moved_at) AS moved_at FROM batchpred.model_alias_moves WHERE name = %(name)s AND alias = %(alias)s;

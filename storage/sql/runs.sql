@@ -7,10 +7,21 @@ VALUES (%(job)s, %(interval_start)s, 1, %(holder)s, clock_timestamp() + %(lease)
 ON CONFLICT (job, interval_start) DO UPDATE
    SET fence = claim.fence + 1,
        holder = excluded.holder,
-       lease_until = excluded.lease_until
+       lease_until = excluded.lease_until,
+       cancelled_by = NULL
  WHERE claim.lease_until < clock_timestamp()
     OR claim.fence = %(dead_fence)s
 RETURNING fence;
+
+-- name: lock_job_claims
+-- Claims that count each other (max_active) are taken one at a time.
+SELECT pg_advisory_xact_lock(hashtextextended('batchpred claims ' || %(job)s, 0));
+
+-- name: claims_of_job
+-- Who works on which intervals of the job now.
+SELECT interval_start, fence, holder
+  FROM batchpred.claims
+ WHERE job = %(job)s AND lease_until >= clock_timestamp();
 
 -- name: claim_holder
 -- Who holds the claim of (job, interval) now; no row where nobody does.
@@ -21,22 +32,24 @@ SELECT fence, holder, lease_until
    AND lease_until >= clock_timestamp();
 
 -- name: renew
--- Keep a claim; changes no row once another runner has taken it, or it was given back.
+-- Keep a claim and hear whether someone wants it stopped; changes no row once another runner has taken it, or it
+-- was given back.
 UPDATE batchpred.claims
    SET lease_until = clock_timestamp() + %(lease)s
  WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s
-   AND holder IS NOT NULL;
+   AND holder IS NOT NULL
+RETURNING cancelled_by;
 
 -- name: release
 -- Give a claim back; changes no row once another runner has taken it.
 UPDATE batchpred.claims
-   SET lease_until = '-infinity', holder = NULL
+   SET lease_until = '-infinity', holder = NULL, cancelled_by = NULL
  WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s;
 
 -- name: fence
 -- The last statement before a writer's COMMIT: no row means the claim is lost. FOR SHARE lets nobody take
--- the claim over between this check and the COMMIT.
-SELECT fence
+-- the claim over between this check and the COMMIT, nor cancel it.
+SELECT fence, cancelled_by
   FROM batchpred.claims
  WHERE job = %(job)s AND interval_start = %(interval_start)s AND fence = %(fence)s
    FOR SHARE;
@@ -57,10 +70,10 @@ ON CONFLICT DO NOTHING;
 -- name: start_run
 -- Write down that a run begins, with the model it is pinned to.
 INSERT INTO batchpred.runs (job, interval_start, interval_end, as_of_date, fence, model_name, model_version,
-                            model_sha256, definition_sha256, provider, runner, job_table)
+                            model_sha256, definition_sha256, provider, runner, job_table, is_backfill)
 VALUES (%(job)s, %(interval_start)s, %(interval_end)s, %(as_of_date)s, %(fence)s, %(model_name)s,
         %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s,
-        %(job_table)s)
+        %(job_table)s, %(is_backfill)s)
 RETURNING run_id;
 
 -- name: published_run

@@ -74,15 +74,17 @@ INVARIANTS = {
 }
 
 
-def model():
-    """A model of one node: softmax over two features, of which row's NaN makes NaN."""
+def model(doc=""):
+    """A model of one node: softmax over two features, of which row's NaN makes NaN; `doc` makes it another file."""
     graph = helper.make_graph(
         [helper.make_node("Softmax", ["x"], ["y"])],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    made = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10, doc_string=doc
+    )
     onnx.checker.check_model(made)
     return made.SerializeToString()
 

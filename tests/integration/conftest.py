@@ -25,6 +25,7 @@ from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
 from tests.chaos import world
 from tests.integration.receiver import listening
+from tests.integration.scheduled import House
 from tests.integration.told import Told
 
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
@@ -153,3 +154,9 @@ def project(database, tmp_path, receiver, monkeypatch):
     """A job that the receiver is told of."""
     monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
     return Told(database, tmp_path, receiver)
+
+
+@pytest.fixture
+def house(database, tmp_path):
+    """A project of scheduled jobs with rows for each day of January 2026, and a clock to be set."""
+    return House(database, tmp_path)

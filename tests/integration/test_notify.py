@@ -221,14 +221,14 @@ def test_who_published_meanwhile_makes_a_failure_no_news(project, receiver, data
 
 
 def test_a_tick_tells_what_it_did(project, receiver, database, tmp_path):
-    """The scheduler's pass tells of the jobs it ran and of those it left alone."""
+    """A scheduler tells of a failure that it does not try again, once, however many look at it."""
     project.break_source()
     job_file = project.job()
+    statuses = []
     for _ in range(2):
-        ticker = Ticker(Runtime(database, tmp_path, threads=1))
-        with ticker.watching([job_file]):
-            (report,) = ticker.tick([job_file], datetime.now(UTC))
-        assert "failed" == report.status
+        ticker = Ticker(Runtime(database, tmp_path, threads=1), lambda: [job_file])
+        statuses += [report.status for report in ticker.tick()]
+    assert ["failed"] == statuses
     assert ["batchpred.failed"] == receiver.types
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from api import answers
 from storage.served import ServedJob, ServedRun
 
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.datetimes()
 
 
@@ -25,7 +26,10 @@ RUN = ServedRun(
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\0")), min_size=2, max_size=4, unique=True), st.data()
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=2, max_size=4, unique=True
+    ),
+    st.data(),
 )
 def test_a_prediction_is_written_as_a_library_would(names, data):
     """Whatever the names and values are, percent signs and quotes among them."""

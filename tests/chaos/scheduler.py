@@ -1,0 +1,70 @@
+"""A scheduler to be hurt: `batchpred schedule` in a process of its own, on a clock that goes an hour a second."""
+
+import faulthandler
+import logging
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jobs.due
+import jobs.run
+import jobs.schedule
+from batchpred.scheduler import Project, run_for_ever
+from jobs.plan import Runtime
+from jobs.schedule import Ticker
+from storage import database, runs
+
+
+def main(spec):
+    """Schedule until SIGTERM.
+
+    spec: url, folder, cache, began (seconds since 1970), origin (that moment on the clock), rate (its
+    speed), lease (seconds); optional: jumps (its clock is at times an hour off), mutant.
+    """
+    faulthandler.register(signal.SIGUSR1)
+    logging.getLogger("batchpred").addHandler(logging.NullHandler())
+    logging.getLogger("batchpred").propagate = False
+    runs.LEASE = timedelta(seconds=spec["lease"])
+    database._IDLE_IN_TRANSACTION_MS = int(1000 * spec["lease"])
+    jobs.run.RETRY_DELAYS = (0.1, 0.5)
+    if spec.get("mutant"):
+        MUTANTS[spec["mutant"]]()
+    ticker = Ticker(
+        Runtime(database.Database.at(spec["url"]), Path(spec["cache"]), threads=1),
+        Project(Path(spec["folder"]), {}).load,
+        clock=lambda: fast_time(spec),
+        look_every=0.3,
+    )
+    run_for_ever(ticker, every=0.3)
+
+
+def fast_time(spec):
+    """The moment it is on the fast clock."""
+    passed = time.time() - spec["began"]
+    moment = datetime.fromisoformat(spec["origin"]).astimezone(UTC) + timedelta(seconds=passed * spec["rate"])
+    if spec.get("jumps"):  # right for three seconds, an hour ahead for two, right again, an hour behind
+        moment += timedelta(hours=(0, 0, 0, 1, 1, 0, 0, 0, -1, -1)[int(passed) % 10])
+    return moment
+
+
+def unclaimed():
+    """Run whatever is due without asking, under the claim, whether somebody has done it meanwhile."""
+    Ticker._is_wanted = lambda _ticker, _connection, _work: True
+    jobs.run._is_published = lambda *_values, **_options: False
+
+
+def forgetful():
+    """Run the interval of the newest slot and let go of what was missed."""
+    what_is_due = jobs.due.what_is_due
+
+    def newest_alone(*values):
+        found = what_is_due(*values)
+        newest = jobs.due.start(found.newest) if found.newest else None
+        kept = tuple(task for task in found.tasks if jobs.due.start(task.interval) == newest)
+        return jobs.due.Due(found.newest, found.missing, kept)
+
+    jobs.due.what_is_due = newest_alone
+
+
+MUTANTS = {mutant.__name__: mutant for mutant in (unclaimed, forgetful)}

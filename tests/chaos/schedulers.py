@@ -1,0 +1,216 @@
+"""Four schedulers on one database, with a job every second, killed, frozen, ended and started again at random.
+
+The job is hourly and the schedulers' clock goes an hour a second; it begins so far in the past that it never passes
+the database's. What must hold: every slot is published exactly once, none is missing, and its rows are right.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from jobs.onnx_file import prepare
+from storage import registry
+from storage.database import Database
+from storage.upgrade import upgrade
+from tests.chaos import scheduler
+from tests.chaos.world import model
+from tests.conftest import _replace_path
+
+SCHEDULERS = 4
+LEASE = 1.5
+RATE = 3600
+JOB = """\
+version: 1
+name: ticks
+interval: hour
+schedule: {cron: "0 * * * *", retry_backoff: 1s, retries: 50}
+source: {query: "SELECT id, a, b FROM rows WHERE t >= :interval_start AND t < :interval_end"}
+key: [id]
+features: {a: float32, b: float32}
+model: chaos@champion
+output: {columns: {score: "y[1]"}}
+checks: {min_rows: 5}
+"""
+# Five rows in each hour of the last ten days.
+SOURCE = """
+CREATE TABLE rows (id bigint, t timestamptz, a float8, b float8);
+INSERT INTO rows
+SELECT id, date_trunc('hour', now()) - hour * interval '1 hour' + interval '5 minutes', id, hour
+  FROM generate_series(1, 5) AS id, generate_series(0, 240) AS hour;
+"""
+TWICE = "SELECT interval_start FROM batchpred.publish_moves GROUP BY 1 HAVING count(*) > 1"
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name LIKE 'batchpred%'
+"""
+
+
+class Herd:
+    """The schedulers, and what is done to them."""
+
+    def __init__(self, url, folder, seconds, mutant=None):
+        self.url, self.folder = url, Path(folder)
+        (self.folder / "ticks.job.yaml").write_text(JOB, encoding="utf-8")
+        full = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        # Half an hour past a full one, so that the first slot comes half a second from now.
+        origin = full - timedelta(hours=seconds * 2 + 60, minutes=30)
+        self.spec = {
+            "url": url, "folder": str(folder), "cache": str(self.folder / "models"), "began": time.time() + 1.0,
+            "origin": origin.isoformat(), "rate": RATE, "lease": LEASE, "mutant": mutant,
+        }  # fmt: skip
+        self._processes = multiprocessing.get_context("forkserver")
+        preload = ["tests.chaos.scheduler", "onnxruntime", "apscheduler.schedulers.background"]
+        self._processes.set_forkserver_preload(preload)
+        self.at_work = [None] * SCHEDULERS
+        self.hurts = {}
+
+    def start(self, number):
+        """Start the scheduler of that number; the last one has a clock that jumps."""
+        spec = {**self.spec, "jumps": number == SCHEDULERS - 1}
+        process = self._processes.Process(target=scheduler.main, args=(spec,))
+        process.start()
+        self.at_work[number] = process
+
+    def hurt(self, chance):
+        """Do something to one of them."""
+        number = chance.randrange(SCHEDULERS)
+        kind = chance.choice(["kill", "kill", "freeze", "freeze", "end", "sever"])
+        self.hurts[kind] = self.hurts.get(kind, 0) + 1
+        process = self.at_work[number]
+        if kind == "sever":
+            fetch(self.url, TERMINATE)
+        elif kind == "freeze":
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(chance.uniform(0.1, 3.0))
+            os.kill(process.pid, signal.SIGCONT)
+        else:
+            os.kill(process.pid, signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+            process.join(20)
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGUSR1)  # it says on stderr where it is
+                raise AssertionError("a scheduler did not end within 20 s of SIGTERM")
+            time.sleep(chance.uniform(0, 0.5))
+            self.start(number)
+
+    def end(self):
+        """End them all in good order; return the exit codes that are not 0."""
+        for process in self.at_work:
+            process.terminate()
+        for process in self.at_work:
+            process.join(20)
+        codes = [process.exitcode for process in self.at_work]
+        for process in self.at_work:
+            process.kill()
+        return [code for code in codes if code != 0]
+
+    def moment(self):
+        """What the clock that does not jump says."""
+        return scheduler.fast_time(self.spec)
+
+
+def fetch(url, query, *values):
+    """The rows of a query, if need be after a restart of the server."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            with psycopg.connect(url, autocommit=True, application_name="chaos") as connection:
+                return connection.execute(query, values or None).fetchall()
+        except psycopg.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def try_schedulers(server_url, folder, seconds, chance, *, restart=None, mutant=None, patience=60):
+    """Let the schedulers run for so many slots of a second each; return what does not hold, and figures.
+
+    `restart` restarts the server in the middle of it.
+    """
+    with world(server_url) as url:
+        herd = Herd(url, folder, seconds, mutant)
+        for number in range(SCHEDULERS):
+            herd.start(number)
+        try:
+            return _try(herd, seconds, chance, restart, patience)
+        finally:
+            for process in herd.at_work:
+                process.kill()
+                process.join()
+
+
+def _try(herd, seconds, chance, restart, patience):
+    time.sleep(max(0.0, herd.spec["began"] - time.time()))
+    began, restarted = time.monotonic(), restart is None
+    while (passed := time.monotonic() - began) < seconds:
+        if not restarted and passed > seconds / 2:
+            restart()
+            restarted = True
+        herd.hurt(chance)
+        time.sleep(chance.uniform(0.1, 0.8))
+    last = herd.moment().replace(minute=0, second=0, microsecond=0)
+    (first,) = fetch(herd.url, "SELECT first_seen_at FROM batchpred.schedules")[0]
+    begin = first.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    slots = int((last - begin) / timedelta(hours=1))
+    missing = _wait_for(herd, begin, last, slots, patience)
+    codes = herd.end()
+    faults = [f"{missing} of {slots} slots were never published"] if missing else []
+    faults += [f"a scheduler left with {code}" for code in codes]
+    twice = fetch(
+        herd.url, "SELECT interval_start FROM batchpred.publish_moves GROUP BY 1 HAVING count(*) > 1"
+    )
+    faults += [f"{start} was published more than once" for (start,) in twice]
+    wrong = fetch(
+        herd.url,
+        "SELECT interval_start, count(*), count(DISTINCT id) FROM predictions.ticks_history"
+        " GROUP BY 1 HAVING (count(*), count(DISTINCT id)) <> (5, 5)",
+    )
+    faults += [f"{start} has {count} rows" for start, count, _ in wrong]
+    runs = dict(fetch(herd.url, "SELECT status, count(*) FROM batchpred.runs GROUP BY 1"))
+    delay = fetch(herd.url, "SELECT max(fence) FROM batchpred.claims")[0][0]
+    return faults, {"slots": slots, "hurts": herd.hurts, "runs": runs, "most_claims_of_a_slot": delay}
+
+
+def _wait_for(herd, begin, last, slots, patience):
+    """Wait until every slot up to the last is published; return how many are not."""
+    until = time.monotonic() + patience
+    while True:
+        published = fetch(
+            herd.url,
+            "SELECT count(*) FROM batchpred.published WHERE interval_start BETWEEN %s AND %s - interval '1 second'",
+            begin, last,
+        )[0][0]  # fmt: skip
+        if published >= slots or time.monotonic() > until:
+            return slots - published
+        time.sleep(0.2)
+
+
+@contextmanager
+def world(server_url):
+    """A database with the rows of ten days, and the model; no connection is kept: the server may be restarted."""
+    name = f"bp_{uuid.uuid4().hex[:12]}"
+    _do(server_url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    try:
+        url = _replace_path(server_url, name)
+        base = Database.at(url)
+        upgrade(base)
+        prepared = prepare(model())
+        with base.connect(purpose="chaos") as connection:
+            connection.execute(SOURCE)
+            registry.push(
+                connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
+            )
+        yield url
+    finally:
+        _do(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _do(url, statement):
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)

@@ -182,7 +182,7 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
     else:
-        found = registry.resolve(connection, registry.ModelRef.parse(ref))
+        found = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
         name, version, sha256 = found.name, found.version, found.sha256
         data = registry.fetch(connection, sha256, runtime.model_cache)
     return ResolvedModel(

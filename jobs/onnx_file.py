@@ -82,7 +82,7 @@ def prepare(data: bytes) -> PreparedModel:
     _refuse_lookalikes(data)
     model = _parse(data)
     _refuse_external_data(model)
-    stripped = _strip_zipmaps(model)
+    stripped = strip_zipmaps(model)
     if stripped:
         data = model.SerializeToString(deterministic=True)
     try:
@@ -234,7 +234,7 @@ def _refuse_external_data(model: Any) -> None:
                 )
 
 
-def _strip_zipmaps(model: Any) -> bool:
+def strip_zipmaps(model: Any) -> bool:
     """Give each output of a ZipMap the matrix [N, C] it was made of, and keep the class names in metadata.
 
     A ZipMap makes one Python dict per row, 11 times the cost of the scoring itself. The output keeps its

@@ -36,11 +36,11 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Check an ONNX file and store it as the next version of NAME."""
-    from jobs.onnx_file import prepare
+    from jobs.gatekeeper import examine
     from storage import registry
 
     facts = registry.Facts(_metrics(metric or []), _pairs("--tag", tag or []), _card(card))
-    prepared = prepare(file.read_bytes())
+    prepared = examine(file.read_bytes())
     database = Settings.read().database()
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
         version, is_new = registry.push(

@@ -44,15 +44,15 @@ def push(
     from jobs.convert import convert
     from jobs.convert.parity import TOLERANCE, compare, expected
     from jobs.convert.sample import Sample
+    from jobs.gatekeeper import examine
     from jobs.model import Model
-    from jobs.onnx_file import prepare
     from jobs.profile import make_profile
     from storage import registry
 
     registry.check_name("model name", name)
     registry.check_name("alias", alias or "champion")
     sample = Sample.of(X_sample, columns=columns, float_dtype=float_dtype, dtypes=dtypes)
-    prepared = prepare(convert(estimator, sample))
+    prepared = examine(convert(estimator, sample))
     model = Model.load(prepared.data, sha256=prepared.sha256, name=name)
     parity = compare(
         model, sample, expected(estimator, sample), tolerance=TOLERANCE if tolerance is None else tolerance

@@ -79,7 +79,7 @@ def prepare(data: bytes) -> PreparedModel:
     Raises ModelError, in one line that says what is wrong and what to do, for what is no ONNX model, needs
     other files or operators, or cannot score a batch of rows independently.
     """
-    _refuse_lookalikes(data)
+    refuse_lookalikes(data)
     model = _parse(data)
     _refuse_external_data(model)
     stripped = strip_zipmaps(model)
@@ -149,7 +149,8 @@ def reason_of(error: Exception) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
 
 
-def _refuse_lookalikes(data: bytes) -> None:
+def refuse_lookalikes(data: bytes) -> None:
+    """Raise ModelError for what is no ONNX file at first sight, saying what it is and what to do."""
     if not data:
         raise ModelError("the model file is empty; export it again")
     if len(data) > _LARGEST:
@@ -311,6 +312,10 @@ def _probe(session: Any, signature: Signature) -> list[str]:
             raise ModelError(
                 f"the model did not score {_PROBE_ROWS} synthetic rows within {_PROBE_SECONDS:.0f} seconds; "
                 "it may loop without end"
+            ) from error
+        if isinstance(error, MemoryError) or "allocat" in str(error):
+            raise ModelError(
+                f"the model asks for too much memory to score {_PROBE_ROWS} rows: {reason_of(error)}"
             ) from error
         return [f"not checked whether predictions depend on the batch size: {reason_of(error)}"]
     for index, tensor in enumerate(signature.outputs):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
+from jobs.gatekeeper import examine
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import Model, ScoringPlan, check_columns
-from jobs.onnx_file import prepare
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -177,7 +177,7 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
-            prepared = prepare(path.read_bytes())
+            prepared = examine(path.read_bytes())
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import console
+from batchpred import console, gating
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,15 +29,53 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def promote(ref: Ref, alias: Alias = "champion", why: Why = None, as_json: Json = False) -> None:
-    """Point an alias at a version: the next run of every job that names the alias scores with it."""
-    from storage import model_life
-    from storage.registry import ModelRef
+def promote(
+    ref: Ref,
+    alias: Alias = "champion",
+    why: Why = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
+    ] = None,
+    override: Annotated[
+        str | None, typer.Option(metavar="WHY", help="Promote although a gate fails; the reason is recorded.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Point an alias at a version: the next run of every job that names the alias scores with it.
 
-    database = Settings.read().database()
+    A version that fails a gate of gates.yaml is not promoted, exit code 3.
+    """
+    from jobs.gates import require
+    from storage import model_life, registry
+
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("promote"), database.connect(purpose="promote", as_writer=True) as connection:
+        version = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
+        registry.check_name("alias", alias)
+        champion = gating.champion_of(connection, version.name, alias)
+        if champion is None or champion.version != version.version:
+            held = gating.hold_gates(
+                settings,
+                connection,
+                version.name,
+                label=str(version),
+                metrics=version.metrics,
+                data=lambda: registry.fetch(connection, version.sha256, settings.home / "models"),
+                champion=champion,
+                gates=gates,
+                need_metrics=True,
+            )
+            gating.show_gates(held)
+            if held:
+                details = {**gating.as_details(held), **({"override": override} if override else {})}
+                model_life.record(connection, version.name, version.version, "gates", details)
+            if not override:
+                require(str(version), held)
         began = time.monotonic()
-        move = model_life.promote(connection, ModelRef.parse(ref), alias, why=why)
+        one = registry.ModelRef(version.name, version=version.version)
+        move = model_life.promote(connection, one, alias, why=why or override)
         _say(move, time.monotonic() - began, as_json=as_json)
 
 
@@ -251,10 +289,14 @@ def _story(connection: Any, name: str, alias: str | None) -> list[dict[str, Any]
             rows.append(_line(each.created_at, "pushed", str(each), f"from {each.source}", by))
         for event in model_life.events(connection, name):
             what = f"{name}/{event['version']}" if event["version"] else name
-            said = "; ".join(f"{key}: {value}" for key, value in event["details"].items())
+            said = "; ".join(f"{key}: {_listed(value)}" for key, value in event["details"].items())
             rows.append(_line(event["happened_at"], event["kind"], what, said, event["done_by"]))
     # A push and the alias it moves are of one moment: the push comes first.
     return sorted(rows, key=lambda row: (row["at"], row["event"] != "pushed"))
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _line(at: datetime, event: str, what: str, why: str | None, by: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import cli_model_life, console
+from batchpred import cli_model_life, console, gating
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,16 +33,35 @@ def push(
     card: Annotated[
         Path | None, typer.Option(help="Its model card, a Markdown file.", exists=True, dir_okay=False)
     ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check an ONNX file and store it as the next version of NAME."""
     from jobs.gatekeeper import examine
+    from jobs.gates import require
     from storage import registry
 
     facts = registry.Facts(_metrics(metric or []), _pairs("--tag", tag or []), _card(card))
     prepared = examine(file.read_bytes())
-    database = Settings.read().database()
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
+        held = gating.hold_gates(
+            settings,
+            connection,
+            name,
+            label=file.name,
+            metrics=facts.metrics,
+            data=lambda: prepared.data,
+            champion=gating.champion_of(connection, name, alias or "champion"),
+            gates=gates,
+            need_metrics=alias == "champion",
+        )
+        gating.show_gates(held)
+        require(f"{name}: {file.name}", held)
         version, is_new = registry.push(
             connection,
             name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchpred.gating import champion_of, hold_gates
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def push(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     card: str | Path | None = None,
+    gates: Path | None = None,
 ) -> ModelVersion:
     """Convert a fitted estimator to ONNX, prove that it says the same, and store it as a version of `name`.
 
@@ -36,15 +38,17 @@ def push(
 
     `float_dtype` is the dtype of the inputs that are numbers, `dtypes` says otherwise for a column. A difference
     above `tolerance` refuses the model; it is 1e-4, for other numbers than probabilities times their deviation.
-    `card` is a Markdown text, or the path of one. The database is the one the commands use.
+    `card` is a Markdown text, or the path of one. `gates` is the gates file it must pass, gates.yaml of the current
+    folder if there is one. The database is the one the commands use.
 
-    Raises ModelError for what cannot be converted or is unsafe, ConversionDiffersError with the rows that differ
-    most, and what the database raises.
+    Raises GatesFailedError where it does not pass, ModelError for what cannot be converted or is unsafe,
+    ConversionDiffersError with the rows that differ most, and what the database raises.
     """
     from jobs.convert import convert
     from jobs.convert.parity import TOLERANCE, compare, expected
     from jobs.convert.sample import Sample
     from jobs.gatekeeper import examine
+    from jobs.gates import require
     from jobs.model import Model
     from jobs.profile import make_profile
     from storage import registry
@@ -67,8 +71,21 @@ def push(
     said = f"compared with the estimator on {parity.rows} rows; largest difference: {largest}"
     described = prepared.described
     described["notes"] = [*described["notes"], said, *parity.notes]
-    database = Settings.read().database()
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
+        held = hold_gates(
+            settings,
+            connection,
+            name,
+            label=f"the {type(estimator).__name__}",
+            metrics=facts.metrics,
+            data=lambda: prepared.data,
+            champion=champion_of(connection, name, alias or "champion"),
+            gates=gates,
+            need_metrics=alias == "champion",
+        )
+        require(name, held)
         version, _ = registry.push(
             connection,
             name,

@@ -12,7 +12,7 @@ from jobs.onnx_file import reason_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from jobs.signature import Signature
+    from jobs.signature import Signature, Tensor
 
 _ROWS = 8
 
@@ -26,8 +26,7 @@ def probe_nulls(session: Any, signature: Signature) -> list[str]:
     floats = [tensor for tensor in signature.inputs if tensor.dtype.startswith("float")]
     if not floats:
         return []
-    random = np.random.default_rng(20261121)
-    feed = {tensor.name: _rows(tensor, random) for tensor in signature.inputs}
+    feed = made_up_rows(signature, _ROWS)
     spoilt = {name: rows.copy() for name, rows in feed.items()}
     for tensor in floats:
         spoilt[tensor.name][0] = np.nan
@@ -50,8 +49,14 @@ def probe_nulls(session: Any, signature: Signature) -> list[str]:
     return ["a NULL in a number gives no prediction: such rows go to quarantine"] if is_nan else []
 
 
-def _rows(tensor: Any, random: np.random.Generator) -> NDArray[Any]:
-    shape = (_ROWS,) if tensor.rank == 1 else (_ROWS, tensor.width or 4)
+def made_up_rows(signature: Signature, rows: int) -> dict[str, NDArray[Any]]:
+    """Make a feed of that many harmless rows: numbers around zero, integers 0 and 1, the texts '' and 'a'."""
+    random = np.random.default_rng(20261121)
+    return {tensor.name: _rows(tensor, rows, random) for tensor in signature.inputs}
+
+
+def _rows(tensor: Tensor, rows: int, random: np.random.Generator) -> NDArray[Any]:
+    shape = (rows,) if tensor.rank == 1 else (rows, tensor.width or 4)
     if tensor.dtype == "string":
         return random.choice(np.array(["", "a"], dtype=object), shape)
     if tensor.dtype.startswith("float"):

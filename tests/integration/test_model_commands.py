@@ -103,3 +103,29 @@ def test_mistakes_are_told_and_change_nothing(three):
         left, said = three("models", *words)
         assert (code, True, False) == (left, says in said, "\n" in said), (words, said)
     assert 1 == three("models", "show", "add@champion", "--json")[1]["version"]
+
+
+GATES = """\
+version: 1
+models:
+  add: {metrics: {auc: {min: 0.15, max_drop: 0.1}}, latency: {max_ms_per_10k: 60000, max_ratio: 1000}}
+"""
+
+
+def test_gates_stop_a_promotion(three, tmp_path):
+    """A version that fails a gate is not promoted, exit code 3; a person may override; it is recorded."""
+    (tmp_path / "gates.yaml").write_text(GATES)
+    assert 0 == three("models", "promote", "add/3")[0]
+    code, said = three("models", "promote", "add/1")
+    assert 3 == code
+    assert "auc >= 0.15: 0.1; auc drops by at most 0.1: 0.1 after 0.3 of the champion add/3" in said
+    assert 3 == three("models", "show", "add@champion", "--json")[1]["version"]
+    (tmp_path / "4.onnx").write_bytes(add_model(4))
+    assert 3 == three("models", "push", "add", "4.onnx", "--alias", "champion")[0]
+    assert 3 == three("models", "push", "add", "4.onnx", "--metric", "auc=0.1")[0]
+    assert 3 == len(three("models", "list", "--json")[1]["models"])
+    assert 0 == three("models", "promote", "add/1", "--override", "the metric was wrong")[0]
+    story = three("models", "history", "add", "--json")[1]["history"]
+    gates = [each["why"] for each in story if each["event"] == "gates"]
+    assert [True, False, False] == ["failed: none" in each for each in gates]
+    assert "override: the metric was wrong" in gates[-1]

@@ -49,7 +49,7 @@ $(HEAVY)/.ready: pyproject.toml constraints.txt
 # By itself: MLflow pins libraries that the runner has newer ones of.
 $(MLFLOW)/.ready: Makefile
 	$(PYTHON) -m venv $(MLFLOW)
-	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=3' onnx
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=3' 'moto[server]' onnx onnxruntime
 	@touch $@
 
 check: lint types imports test  ## Lint, types, import contracts and tests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ import pyarrow as pa
 from jobs.errors import JobError, ModelError
 from jobs.gatekeeper import examine
 from jobs.jobspec.output import parse_output_ref
+from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
+from jobs.remote_models import fetch_remote, is_remote
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -43,6 +45,7 @@ class Runtime:
     database: Database
     model_cache: Path
     threads: int | None = None
+    mlflow: MlflowServer = field(default_factory=MlflowServer)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ResolvedModel:
     version: int | None
     sha256: str
     model: Model
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         number = f"/{self.version}" if self.version is not None else ""
@@ -164,7 +168,7 @@ def make_plan(
         model,
         ScoringPlan(features, outputs),
         table,
-        _warnings(job_file),
+        (*_warnings(job_file), *model.notes),
     )
 
 
@@ -174,6 +178,7 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
     `file:PATH` is read relative to `folder` and checked as a push would check it.
     Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
     """
+    notes: tuple[str, ...] = ()
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
@@ -181,12 +186,21 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
+    elif is_remote(ref):
+        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache)
+        name, version, data, sha256, notes = (
+            remote.name,
+            remote.version,
+            remote.data,
+            remote.sha256,
+            remote.notes,
+        )
     else:
         found = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
         name, version, sha256 = found.name, found.version, found.sha256
         data = registry.fetch(connection, sha256, runtime.model_cache)
     return ResolvedModel(
-        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads), notes
     )
 
 

@@ -98,8 +98,8 @@ class ModelRef:
         if _NAME.fullmatch(name) and re.fullmatch(r"[1-9][0-9]{0,8}", number):
             return cls(name, version=int(number))
         raise ModelNameError(
-            f"model {text!r} is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION (churn/3) "
-            "or file:PATH.onnx"
+            f"model {text!r} is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION (churn/3), "
+            "file:PATH.onnx, mlflow:NAME@ALIAS or s3://BUCKET/PATH.onnx"
         )
 
 

@@ -74,7 +74,10 @@ class Job(Strict):
         default_factory=dict,
         description="Source columns and their dtypes: needed, in order, for one matrix input.",
     )
-    model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
+    model: str = Field(
+        min_length=1,
+        description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION or s3://…",
+    )
     output: Output
     checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None

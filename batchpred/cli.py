@@ -17,6 +17,7 @@ from batchpred import (
     cli_keys,
     cli_models,
     cli_quarantine,
+    cli_release,
     cli_runs,
     cli_schedule,
     cli_start,
@@ -150,6 +151,7 @@ def get(
 
 
 cli_schedule.add_to(app)
+cli_release.add_to(app)
 cli_runs.add_to(app)
 app.add_typer(cli_quarantine.app, name="quarantine")
 cli_gc.add_to(app)

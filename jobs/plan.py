@@ -57,6 +57,7 @@ class ResolvedModel:
     sha256: str
     model: Model
     notes: tuple[str, ...] = ()
+    alias: str | None = None
 
     def __str__(self) -> str:
         number = f"/{self.version}" if self.version is not None else ""
@@ -179,6 +180,7 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
     Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
     """
     notes: tuple[str, ...] = ()
+    alias = None
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
@@ -196,12 +198,13 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
             remote.notes,
         )
     else:
-        found = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
+        asked = registry.ModelRef.parse(ref)
+        found = registry.resolve(connection, asked, to_score=True)
         name, version, sha256 = found.name, found.version, found.sha256
+        alias = asked.alias
         data = registry.fetch(connection, sha256, runtime.model_cache)
-    return ResolvedModel(
-        name, version, sha256, Model.load(data, sha256=sha256, name=name, threads=runtime.threads), notes
-    )
+    model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+    return ResolvedModel(name, version, sha256, model, notes, alias)
 
 
 def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySource:

@@ -240,6 +240,32 @@ def delete(connection: Connection, ref: ModelRef) -> ModelVersion:
     return version
 
 
+def add_metrics(connection: Connection, version: ModelVersion, metrics: dict[str, float]) -> None:
+    """Keep what an evaluation found with a version, over what was known of the same metric."""
+    ids = {"name": version.name, "version": version.version, "metrics": Jsonb(metrics)}
+    connection.execute(_SQL["add_metrics"], ids)
+
+
+def take_back_unstable(
+    connection: Connection, name: str, alias: str, version: int, why: str
+) -> AliasMove | None:
+    """Move an alias back from a version that was released and whose first run was blocked; None where it is not so.
+
+    Only a release is taken back by itself, and only before any run of the version was published since.
+    """
+    ids = {"name": name, "alias": alias, "version": version}
+    last = connection.execute(_SQL["newest_move"], ids).fetchone()
+    if last is None or (last["kind"], last["to_version"]) != ("release", version):
+        return None
+    if connection.execute(_SQL["has_published_since"], {**ids, "since": last["moved_at"]}).fetchone():
+        return None
+    try:
+        move = rollback(connection, name, alias, kind="unstable", why=why, only_if_at=version)
+    except NoEarlierVersionError:
+        return None
+    return move if move.moved else None
+
+
 def record(connection: Connection, name: str, version: int | None, kind: str, details: Row) -> None:
     """Write down what became of a model, in the transaction that did it."""
     values = {"name": name, "version": version, "kind": kind, "details": Jsonb(details), "by": this_person()}

@@ -84,3 +84,26 @@ SELECT job
          ORDER BY p.job, p.interval_start DESC) AS newest
  WHERE model_name = %(name)s AND model_version = %(version)s
  ORDER BY job;
+
+-- name: add_metrics
+-- What an evaluation found, beside what was given at push.
+UPDATE batchpred.model_versions
+   SET metrics = metrics || %(metrics)s
+ WHERE name = %(name)s AND version = %(version)s;
+
+-- name: newest_move
+SELECT kind, to_version, moved_at
+  FROM batchpred.model_alias_moves
+ WHERE name = %(name)s AND alias = %(alias)s
+ ORDER BY move_id DESC
+ LIMIT 1;
+
+-- name: has_published_since
+-- A row where a run of the version was published since a moment.
+SELECT run_id
+  FROM batchpred.runs
+ WHERE model_name = %(name)s
+   AND model_version = %(version)s
+   AND status IN ('published', 'superseded')
+   AND published_at >= %(since)s
+ LIMIT 1;

@@ -1,5 +1,6 @@
 """Published predictions for tests: jobs of any key, published as a run would."""
 
+import json
 import socket
 import threading
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ import pytest
 import uvicorn
 
 from api.app import create_app
+from batchpred import cli
 from batchpred.serving import arrow_exports
 from storage import predictions, runs
 from storage.arrow_copy import copy_in
+from storage.errors import BatchpredError
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
 
@@ -88,3 +91,22 @@ def api(database):
         httpx.Client(base_url=address) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def command(database, tmp_path, monkeypatch, capsys):
+    """The command in an empty folder: give it words, get exit code and what it printed (or the error's text)."""
+    monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
+    monkeypatch.setenv("BATCHPRED_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = cli.app([str(word) for word in words], standalone_mode=False) or 0
+        except BatchpredError as error:
+            return error.exit_code, str(error)
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if "--json" in words else told.out + told.err
+
+    return run

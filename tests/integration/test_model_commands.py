@@ -1,12 +1,7 @@
 """`batchpred models …` as a person types it, in this process: output, exit codes, and the mistakes people make."""
 
-import json
-
 import pytest
 from onnx import TensorProto, helper
-
-from batchpred import cli
-from storage.errors import BatchpredError
 
 
 def add_model(number):
@@ -22,35 +17,15 @@ def add_model(number):
 
 
 @pytest.fixture
-def batchpred(database, tmp_path, monkeypatch, capsys):
-    """The command in an empty folder: give it words, get exit code and what it printed (or the error's text)."""
-    monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
-    monkeypatch.setenv("BATCHPRED_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words):
-        capsys.readouterr()
-        try:
-            code = cli.app([str(word) for word in words], standalone_mode=False) or 0
-        except BatchpredError as error:
-            return error.exit_code, str(error)
-        told = capsys.readouterr()
-        return code, json.loads(told.out) if "--json" in words else told.out + told.err
-
-    return command
-
-
-@pytest.fixture
-def three(batchpred, tmp_path):
+def three(command, tmp_path):
     """Versions 1 to 3 of `add`, the first one champion."""
     for number in (1, 2, 3):
         (tmp_path / f"{number}.onnx").write_bytes(add_model(number))
         words = ["--alias", "champion"] if number == 1 else []
         assert (
-            0
-            == batchpred("models", "push", "add", f"{number}.onnx", "--metric", f"auc=0.{number}", *words)[0]
+            0 == command("models", "push", "add", f"{number}.onnx", "--metric", f"auc=0.{number}", *words)[0]
         )
-    return batchpred
+    return command
 
 
 def test_a_life_told_by_the_commands(three, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import cli_model_life, console, gating
+from batchpred import cli_compare, cli_model_life, console, gating
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def show(
 
 
 cli_model_life.add_to(app)
+cli_compare.add_to(app)
 
 
 def _said(value: Any) -> str:

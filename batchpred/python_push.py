@@ -31,10 +31,11 @@ def push(
 ) -> ModelVersion:
     """Convert a fitted estimator to ONNX, prove that it says the same, and store it as a version of `name`.
 
-    `estimator` is a model of scikit-learn, LightGBM, XGBoost or CatBoost, or a PyTorch module that takes one float
-    matrix. `X_sample` are rows as the estimator takes them: a pandas DataFrame, whose columns become the inputs'
-    names, or a matrix [N, F] with `columns`. Give thousands, not training data alone: on each of them the ONNX
-    predictions are compared with the estimator's, and they make the version's reference profile.
+    `estimator` is a model of scikit-learn, LightGBM, XGBoost or CatBoost, or a PyTorch module that takes one matrix
+    of floats (of int64 where `dtypes` says so of every column). `X_sample` are rows as the estimator takes them: a
+    pandas DataFrame, whose columns become the inputs' names, or a matrix [N, F] with `columns`. Give thousands, not
+    training data alone: on each of them the ONNX predictions are compared with the estimator's, and they make the
+    version's reference profile.
 
     `float_dtype` is the dtype of the inputs that are numbers, `dtypes` says otherwise for a column. A difference
     above `tolerance` refuses the model; it is 1e-4, for other numbers than probabilities times their deviation.

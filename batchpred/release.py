@@ -6,8 +6,9 @@
     gates      gates.yaml, with the champion's metrics on the same rows
     promote    NAME@champion points at the candidate
 
-It stops at the first step that fails, with the champion untouched. If the first run of a released version is then
-blocked by its checks, that run moves the champion back (jobs/run.py).
+Without a holdout, or without gates, that step is skipped, and the record says so. It stops at the first step that
+fails, with the champion untouched. If the first run of a released version is then blocked by its checks, that run
+moves the champion back (jobs/run.py).
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def release(settings: Settings, connection: Connection, asked: Release) -> model
     try:
         version, data = _candidate(settings, connection, asked)
         champion = gating.champion_of(connection, asked.name, asked.alias)
-        with _step(asked, "evaluate"):
+        with _step(asked, "evaluate", is_skipped=asked.holdout is None):
             found = _evaluate(settings, connection, asked, version=version, champion=champion, data=data)
         with _step(asked, "gates"):
             _hold(settings, connection, asked, champion=champion, found=found, data=data)
@@ -185,8 +186,9 @@ def _hold(
 class _step:  # noqa: N801  # read as a statement
     """Times a step and notes how it ended."""
 
-    def __init__(self, asked: Release, name: str) -> None:
+    def __init__(self, asked: Release, name: str, *, is_skipped: bool = False) -> None:
         self._entry: dict[str, Any] = {"step": name, "outcome": "failed"}
+        self._is_skipped = is_skipped
         asked.steps.append(self._entry)
         self._began = time.monotonic()
 
@@ -197,7 +199,9 @@ class _step:  # noqa: N801  # read as a statement
         """Note the end, and let an error pass."""
         self._entry["seconds"] = round(time.monotonic() - self._began, 3)
         if error is None:
-            self._entry["outcome"] = "done"
+            self._entry["outcome"] = (
+                "skipped" if self._is_skipped or self._entry.get("held") == [] else "done"
+            )
         else:
             self._entry["error"] = str(error)
 

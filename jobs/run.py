@@ -242,8 +242,8 @@ def _take_back_unstable(connection: Connection, plan: Plan, run_id: int, why: st
         return []
     name, alias = model.name, f"{model.name}@{model.alias}"
     said = (
-        f"unstable candidate: the first run of {name}/{move.from_version} since its release was blocked, so {alias} "
-        f"points at {name}/{move.to_version} again; run again to score with it"
+        f"unstable candidate: the first run of {name}/{move.from_version} since its release was blocked, so "
+        f"{alias} points at {name}/{move.to_version} again; run again to score with it"
     )
     return [said]
 

@@ -180,11 +180,13 @@ def _is_number(values: NDArray[Any]) -> bool:
 def _of_module(module: Any, sample: Sample) -> dict[str, NDArray[Any]]:
     import torch
 
+    from jobs.convert.pytorch import tensor_dtype
+
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            returned = module(torch.from_numpy(sample.matrix("float32")))
+            returned = module(torch.from_numpy(sample.matrix(tensor_dtype(sample))))
     finally:
         module.train(was_training)
     if not hasattr(returned, "numpy"):

@@ -71,7 +71,7 @@ class Sample:
 
     @property
     def matrix_dtype(self) -> str:
-        """The dtype of a matrix of all columns: string, or the wider float. Raises ModelError where they mix."""
+        """The dtype of a matrix of all columns: string, int64, or the wider float. Raises ModelError."""
         found = set(self.dtypes.values())
         if "string" in found and found != {"string"}:
             text = [name for name, dtype in self.dtypes.items() if dtype == "string"]
@@ -79,8 +79,8 @@ class Sample:
                 f"columns {', '.join(text)} are text and others are numbers; encode the text within the estimator "
                 "(scikit-learn: a ColumnTransformer in a Pipeline)"
             )
-        if found == {"string"}:
-            return "string"
+        if found in ({"string"}, {"int64"}):
+            return found.pop()
         return "float64" if "float64" in found else "float32"
 
     def matrix(self, dtype: str = "float32") -> NDArray[Any]:

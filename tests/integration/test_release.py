@@ -133,3 +133,32 @@ def test_a_holdout_that_says_nothing(project, tmp_path):
         code, said = release(project, "1.onnx")
         assert (1, True) == (code, says in said), said
     assert 1 == project("models", "show", "churn@champion")[0]
+
+
+def test_what_a_candidate_would_change(project, tmp_path, database):
+    """Two versions on a job's rows: agreement, order, deciles, keys, metrics where labels are, and a picture."""
+    release(project, "1.onnx")
+    release(project, "2.onnx")
+    (tmp_path / "churn.job.yaml").write_text(
+        JOB.replace(
+            "SELECT id, x FROM t WHERE day = :date",
+            "SELECT id, x / 500 AS x, id > 2 AS churned FROM t WHERE day = :date",
+        )
+    )
+    words = ("models", "compare", "churn", "churn/1", "--date", "2026-01-01", "--label", "churned")
+    code, found = project(*words, "--picture", "moved.svg", "--json")
+    assert (0, 5, ["churn/2", "churn/1"]) == (code, found["rows"], found["models"])
+    figures = found["outputs"]["score"]
+    assert (0.0, 1.0, 0.0) == (
+        figures["same"],
+        round(figures["rank_correlation"], 9),
+        figures["changed_decile"],
+    )
+    assert {"churn/2", "churn/1"} == {name.split(" by ")[1] for name in found["metrics"]}
+    assert [5, 4] == [row["id"] for row in figures["moved_most"]][:2]
+    assert (tmp_path / "moved.svg").read_text().startswith("<svg")
+    assert "the keys that move most" in project(*words)[1]
+    code, said = project(*words[:-1], "nope")
+    assert (1, True) == (code, "no column 'nope'" in said)
+    with database.connect(purpose="test") as connection:
+        assert [] == connection.execute("SELECT run_id FROM batchpred.runs").fetchall()

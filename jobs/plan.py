@@ -14,6 +14,7 @@ from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.remote_models import fetch_remote, is_remote
+from jobs.sums import listed
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
@@ -184,7 +185,7 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
-            prepared = examine(path.read_bytes())
+            prepared = examine(listed(path, path.read_bytes()))
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256

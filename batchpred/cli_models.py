@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import cli_compare, cli_model_life, console, gating
+from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def show(
 
 cli_model_life.add_to(app)
 cli_compare.add_to(app)
+cli_quantize.add_to(app)
 
 
 def _said(value: Any) -> str:

@@ -32,8 +32,7 @@ def test_the_image_build_checks_the_digest(tmp_path, claimed, code):
     step = step.replace("\\\n", " ")
     (tmp_path / "churn.onnx").write_bytes(b"model")
     digest = hashlib.sha256(claimed).hexdigest() if claimed else ""
-    done = subprocess.run(
-        ["sh", "-c", step], env={"MODEL_SHA256": digest, "PATH": "/usr/bin:/bin"}, check=False
-    )
+    environment = {"MODEL_SHA256": digest, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", step], env=environment, cwd=tmp_path, check=False)
     assert code == done.returncode
     assert b"model" == listed(tmp_path / "churn.onnx", b"model")

@@ -42,7 +42,7 @@ def release(
     ] = None,
     gates: Annotated[
         Path | None,
-        typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
+        typer.Option(help="The gates it must pass; the project's gates.yaml if there is one.", exists=True),
     ] = None,
     alias: Annotated[str, typer.Option(help="The alias it is promoted to.")] = "champion",
     project: Annotated[
@@ -56,11 +56,14 @@ def release(
     """
     from batchpred.release import Release
     from batchpred.release import release as do_release
+    from jobs.gates import FILE
     from jobs.holdout import Holdout
     from jobs.jobfile import choose_jobs
 
     settings = Settings.read()
     database = settings.database()
+    in_project = project / FILE
+    gates = gates or (in_project if in_project.is_file() else None)
     asked = Release(name, file, run_training, score=score, gates=gates, alias=alias)
     if job is not None:
         asked.features = choose_jobs(project, [job], settings.environ)[0][0].job.features

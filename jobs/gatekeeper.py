@@ -45,16 +45,8 @@ def examine(data: bytes, *, memory: int = MEMORY_BYTES, seconds: float = SECONDS
     told, kept = _ask(data, limit, seconds)
     if "error" in told:
         raise ModelError(told["error"])
-    return PreparedModel(
-        data=kept or data,
-        sha256=told["sha256"],
-        signature=Signature.from_json(told["signature"]),
-        opset=told["opset"],
-        size=told["size"],
-        stripped_zipmap=told["stripped_zipmap"],
-        producer=told["producer"],
-        notes=tuple(told["notes"]),
-    )
+    told |= {"signature": Signature.from_json(told["signature"]), "notes": tuple(told["notes"])}
+    return PreparedModel(data=kept or data, **told)
 
 
 def latency(data: bytes, *, memory: int = MEMORY_BYTES, seconds: float = SECONDS) -> float:
@@ -109,14 +101,8 @@ def _examine(data: bytes) -> tuple[dict[str, Any], bytes]:
 
     prepared = prepare(data)
     nulls = probe_nulls(open_session(prepared.data, threads=1), prepared.signature)
-    told = {
-        "sha256": prepared.sha256,
-        "size": prepared.size,
-        "stripped_zipmap": prepared.stripped_zipmap,
-        "producer": prepared.producer,
-        **prepared.described,
-        "notes": [*prepared.notes, *nulls],
-    }
+    told = {name: value for name, value in vars(prepared).items() if name != "data"}
+    told |= {"signature": prepared.signature.to_json(), "notes": [*prepared.notes, *nulls]}
     return told, b"" if prepared.data is data else prepared.data
 
 

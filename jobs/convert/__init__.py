@@ -9,6 +9,7 @@ from jobs.errors import ModelError
 if TYPE_CHECKING:
     from jobs.convert.sample import Sample
 
+_EXTRAS = {"sklearn": "sklearn", "torch": "torch"}
 KINDS = ("sklearn", "lightgbm", "xgboost", "catboost", "torch")
 
 
@@ -39,8 +40,13 @@ def convert(estimator: Any, sample: Sample) -> bytes:
         from jobs.convert.trees import to_onnx
     try:
         return to_onnx(estimator, sample)
-    except (ModelError, ImportError):
+    except ModelError:
         raise
+    except ImportError as error:
+        raise ModelError(
+            f"pushing a model of {kind} needs the package {error.name}; install it with: "
+            f'pip install "batchpred[cpu,{_EXTRAS.get(kind, "boosters")}]"'
+        ) from error
     except Exception as error:  # each converter has errors of its own, without a common parent
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(

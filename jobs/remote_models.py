@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_SETTLED_SECONDS = 60.0  # a second of the store's resolution, and as much as its clock and ours may differ
 _SCHEMES = ("s3://", "gs://", "az://")
 
 
@@ -87,8 +88,8 @@ def _from_storage(ref: str, records: _Records) -> RemoteModel:
     name = re.sub(r"[^a-z0-9_-]", "_", PurePosixPath(ref.split("?", maxsplit=1)[0]).stem.lower()) or "model"
     before = records.read(ref)
     try:
-        stamp = _stamp(ref)
-        sha256, data = records.get(f"{ref} {stamp}", lambda: _read(ref))
+        stamp, is_settled = _stamp(ref)
+        sha256, data = records.get(f"{ref} {stamp}", lambda: _read(ref), is_settled=is_settled)
     except RegistryOutageError as error:
         return _outlived(name, before, records, error)
     records.write(ref, {"version": None, "sha256": sha256})
@@ -120,9 +121,12 @@ class _Records:
         self._cache = cache
         self._folder = cache / "remote"
 
-    def get(self, key: str, download: Callable[[], bytes]) -> tuple[str, bytes]:
-        """Return digest and bytes of what `key` stands for, downloading and examining it where it is not cached."""
-        known = self.read(key)
+    def get(self, key: str, download: Callable[[], bytes], *, is_settled: bool = True) -> tuple[str, bytes]:
+        """Return digest and bytes of what `key` stands for, downloading and examining it where it is not cached.
+
+        What is not settled may change without its key changing: it is downloaded each time.
+        """
+        known = self.read(key) if is_settled else None
         data = self.bytes_of(known["sha256"]) if known else None
         if known is not None and data is not None:
             return str(known["sha256"]), data
@@ -182,8 +186,11 @@ def _opened(uri: str) -> tuple[Any, str]:
     return system, path
 
 
-def _stamp(uri: str) -> str:
-    """What changes when the file does: its size and time."""
+def _stamp(uri: str) -> tuple[str, bool]:
+    """What changes when the file does, its size and time; and whether that can be relied on yet.
+
+    Object stores tell the time in seconds, so a file may be replaced by one of its size without a new stamp.
+    """
     system, path = _opened(uri)
     try:
         info = system.get_file_info(path)
@@ -191,7 +198,8 @@ def _stamp(uri: str) -> str:
         raise RegistryOutageError(f"{shown(uri)} cannot be reached: {_reason(error, uri)}") from None
     if not info.is_file:
         raise ModelError(f"there is no file {shown(uri)}")
-    return f"{info.size} {info.mtime_ns}"
+    age = datetime.now(UTC).timestamp() - (info.mtime_ns or 0) / 1e9
+    return f"{info.size} {info.mtime_ns}", age > _SETTLED_SECONDS
 
 
 def _read(uri: str) -> bytes:

@@ -79,7 +79,7 @@ def test_hostile_files_are_refused(data, says, tmp_path, monkeypatch):
     """Refused in one line, within the limits, without a trace on disk."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError) as raised:
-        examine(data, seconds=3.0)
+        examine(data, seconds=2.5)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
     assert [] == list(tmp_path.iterdir())

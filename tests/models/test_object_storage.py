@@ -14,10 +14,9 @@ from jobs.mlflow_registry import MlflowServer, RegistryOutageError
 from jobs.remote_models import fetch_remote
 from tests.unit import onnx_models as models
 
-BIN = Path(os.environ.get("BATCHPRED_TEST_MLFLOW", "/nowhere"))
+BIN = Path(os.environ["BATCHPRED_TEST_MLFLOW"])
 
 
-@pytest.mark.skipif(not (BIN / "moto_server").exists(), reason="make test-models brings an S3 server")
 def test_a_model_in_s3(tmp_path):
     """The file is fetched and cached; a new file is noticed and said; without the server the cached one is used."""
     with socket.socket() as free:

@@ -45,12 +45,12 @@ def test_a_wrong_conversion_is_refused(rows, database, monkeypatch):
     """A forest behind a float64 scaler, scored in float32, is refused with the rows that differ."""
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
     random = np.random.default_rng(1)
-    features = pd.DataFrame({name: random.normal(1e4, 3, 5_000) for name in NUMBERS[:3]})
+    features = pd.DataFrame({name: random.normal(1e4, 3, 3_000) for name in NUMBERS[:3]})
     target = features.sum(axis=1) + random.normal(size=len(features))
     fitted = make_pipeline(
-        StandardScaler(), RandomForestRegressor(n_estimators=10, random_state=0, n_jobs=2)
+        StandardScaler(), RandomForestRegressor(n_estimators=5, random_state=0, n_jobs=2)
     ).fit(features, target)
-    with pytest.raises(ConversionDiffersError, match=r"differs from the estimator in \d+ of 5000") as refused:
+    with pytest.raises(ConversionDiffersError, match=r"differs from the estimator in \d+ of 3000") as refused:
         batchpred.push(fitted, "forest", features)
     assert "\nrow " in str(refused.value)
     assert "float_dtype='float64'" in str(refused.value)

@@ -47,7 +47,20 @@ class Parity:
 
 
 def expected(estimator: Any, sample: Sample) -> dict[str, NDArray[Any]]:
-    """The estimator's own predictions on the sample, by the name of the ONNX output: [N] or [N, C]."""
+    """The estimator's own predictions on the sample, by the name of the ONNX output: [N] or [N, C].
+
+    Raises ModelError, in the estimator's words where it cannot predict them.
+    """
+    try:
+        return _expected(estimator, sample)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the library raises
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{type(estimator).__name__} cannot predict X_sample: {said[:300]}") from error
+
+
+def _expected(estimator: Any, sample: Sample) -> dict[str, NDArray[Any]]:
     kind = kind_of(estimator)
     if kind == "torch":
         return _of_module(estimator, sample)

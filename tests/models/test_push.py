@@ -71,6 +71,7 @@ def test_what_cannot_be_pushed_says_so(rows, database, monkeypatch):
         (fitted, rows[[*NUMBERS, "plan"]], {}, "columns plan are text"),
         (fitted, rows[NUMBERS].to_numpy(), {"columns": ["a"]}, "gives 1 names for the 6 columns"),
         (fitted, rows[NUMBERS], {"dtypes": {"nope": "int64"}}, "dtypes names 'nope'"),
+        (fitted, rows[NUMBERS[:3]], {}, "LogisticRegression cannot predict X_sample: The feature names"),
     ):
         with pytest.raises(ModelError, match=says):
             batchpred.push(estimator, "m", sample, **options)

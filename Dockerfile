@@ -15,7 +15,7 @@ COPY jobs jobs
 COPY migrations migrations
 COPY storage storage
 RUN python -m venv /opt/batchpred \
- && /opt/batchpred/bin/pip install --no-cache-dir --constraint constraints.txt '.[api,cpu]'
+ && /opt/batchpred/bin/pip install --no-cache-dir --constraint constraints.txt '.[api,cpu,notify]'
 
 FROM python:${PYTHON}-slim AS runtime
 RUN useradd --uid 10001 --user-group --home-dir /var/lib/batchpred --create-home batchpred

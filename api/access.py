@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from storage import api_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from starlette.requests import HTTPConnection
-    from starlette.types import Scope
 
     from storage.api_keys import ApiKey
 
@@ -68,54 +67,74 @@ class _Known:
 
 
 class Gate:
-    """Lets requests in. `find` reads a key by its id, `wanted` says whether keys are wanted; both may block."""
+    """Lets requests in. `find` reads a key by its id, `wanted` says whether keys are wanted; both may block.
+
+    What was read counts for KEY_SECONDS from the moment the reading began. From half of that on it is read again
+    in the background, so that a reader who keeps asking waits for the database only once.
+    """
 
     def __init__(self, find: Callable[[str], ApiKey | None], wanted: Callable[[], bool]) -> None:
         self._find, self._ask_wanted = find, wanted
         self._known: dict[str, _Known] = {}
-        self._reading: dict[str, asyncio.Task[_Known]] = {}
+        # One reading serves all who came meanwhile; that of "" says whether keys are wanted.
+        self._reading: dict[str, asyncio.Task[_Known | None]] = {}
         self._wanted = True
         self._wanted_at = float("-inf")
 
-    def admit_known(self, scope: Scope) -> Reader | None:
+    def admit_known(self, token: bytes) -> Reader | None:
         """Let a request in by what is remembered; None where the database must be asked. Raises RefusedError."""
         now = time.monotonic()
-        token = _token(scope)
-        if not self._wanted and now - self._wanted_at < KEY_SECONDS:
-            return ANYBODY
         if not self._wanted or self._wanted_at == float("-inf"):
-            return None
-        key_id = api_keys.key_id_of(token) if token else None
-        if key_id is None:
-            raise _unauthorized()
+            if not self._counts("", self._wanted_at, now):
+                return None
+            return ANYBODY
+        key_id = _key_id(token)
         known = self._known.get(key_id)
-        if known is None or now - known.read_at >= KEY_SECONDS:
+        if known is None or not self._counts(key_id, known.read_at, now):
             return None
         return _checked(known, token, now)
 
-    async def admit(self, scope: Scope) -> Reader:
+    async def admit(self, token: bytes) -> Reader:
         """Let a request in. Raises RefusedError, or DatabaseError where the key cannot be read."""
         if not self._wanted or self._wanted_at == float("-inf"):
-            self._wanted = await asyncio.to_thread(self._ask_wanted)
-            self._wanted_at = time.monotonic()
+            await asyncio.shield(self._read(""))
         if not self._wanted:
             return ANYBODY
-        token = _token(scope)
-        key_id = api_keys.key_id_of(token) if token else None
-        if key_id is None:
-            raise _unauthorized()
-        # One reading serves all who came with this key meanwhile.
-        task = self._reading.get(key_id)
-        if task is None:
-            task = asyncio.create_task(self._read(key_id))
-            self._reading[key_id] = task
-            task.add_done_callback(lambda _: self._reading.pop(key_id, None))
-        return _checked(await asyncio.shield(task), token, time.monotonic())
+        key_id = _key_id(token)
+        known = await asyncio.shield(self._read(key_id))
+        assert known is not None  # noqa: S101  # read by its id
+        return _checked(known, token, time.monotonic())
 
-    async def _read(self, key_id: str) -> _Known:
+    def _counts(self, name: str, read_at: float, now: float) -> bool:
+        """Say whether what was read then still counts; have it read again before it does not."""
+        age = now - read_at
+        if KEY_SECONDS / 2 <= age < KEY_SECONDS:
+            self._read(name)
+        return age < KEY_SECONDS
+
+    def _read(self, name: str) -> asyncio.Task[_Known | None]:
+        task = self._reading.get(name)
+        if task is None:
+            reading = self._read_key(name) if name else self._read_wanted()
+            task = asyncio.create_task(reading)
+            self._reading[name] = task
+            task.add_done_callback(lambda done: self._end(name, done))
+        return task
+
+    def _end(self, name: str, task: asyncio.Task[_Known | None]) -> None:
+        del self._reading[name]
+        if not task.cancelled():
+            task.exception()  # whoever waits for it is told; nobody may be waiting
+
+    async def _read_wanted(self) -> None:
+        began = time.monotonic()
+        self._wanted = await asyncio.to_thread(self._ask_wanted)
+        self._wanted_at = began
+
+    async def _read_key(self, key_id: str) -> _Known:
+        began = time.monotonic()
         key = await asyncio.to_thread(self._find, key_id)
-        now = time.monotonic()
-        known = _Known(key, Reader(key_id, key.jobs if key else frozenset()), now, counted_at=now)
+        known = _Known(key, Reader(key_id, key.jobs if key else frozenset()), began, counted_at=began)
         before = self._known.get(key_id)
         if before is not None:  # what is left of this second is not given anew
             known.left, known.counted_at = before.left, before.counted_at
@@ -125,6 +144,13 @@ class Gate:
             self._known.clear()
         self._known[key_id] = known
         return known
+
+
+def _key_id(token: bytes) -> str:
+    key_id = api_keys.key_id_of(token) if token else None
+    if key_id is None:
+        raise _unauthorized()
+    return key_id
 
 
 def _checked(known: _Known, token: bytes, now: float) -> Reader:
@@ -143,9 +169,9 @@ def _checked(known: _Known, token: bytes, now: float) -> Reader:
     return known.reader
 
 
-def _token(scope: Scope) -> bytes:
+def token_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Take the key from the one Authorization header; nothing where there is none, or another scheme."""
-    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    found = [value for name, value in headers if name == b"authorization"]
     if len(found) != 1 or found[0][:7].lower() != b"bearer ":
         return b""
     return bytes(found[0][7:])

@@ -7,12 +7,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, HTTPException, Request, Security
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 
 from api import jobs, predictions, problems
 from api.access import Gate, reader_of
-from api.edge import Edge
+from api.edge import Edge, Parts, RequestIds
 from api.examples import FAULTS
 from api.exports import Exports
 from api.hot import CACHE_ENTRIES, HotRoute
@@ -20,7 +21,7 @@ from api.metrics import CONTENT_TYPE, Metrics
 from api.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from api.exports import Form
     from storage.database import Database
@@ -32,6 +33,7 @@ def create_app(
     keyless: bool = False,
     cache_entries: int = CACHE_ENTRIES,
     access_log: bool = True,
+    origins: Sequence[str] = (),
     exports: Mapping[str, Form] | None = None,
 ) -> FastAPI:
     """Make the application over one database.
@@ -40,6 +42,7 @@ def create_app(
     first key is made; the caller of this function then sees to it that only this machine can connect.
     `cache_entries` answers are remembered for each job; with 0 every one is looked up.
     `access_log` writes a line for each request to the logger batchpred.access.
+    `origins` are those whose pages a browser lets read; none may by themselves.
     `exports` are forms beside CSV and NDJSON, by media type: those that need libraries which may be absent.
     """
     service = Service(database)
@@ -65,7 +68,17 @@ def create_app(
     app.state.hot = None
     problems.add_to(app)
     metrics = Metrics(access_log=access_log)
-    app.add_middleware(Edge, gate=gate, metrics=metrics)
+    app.state.parts = Parts(gate, metrics, RequestIds(), lambda: app.state.hot)
+    app.add_middleware(Edge, parts=app.state.parts)
+    if origins:
+        # Outermost: a browser asks first whether it may ask, without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-Request-Id"],
+            expose_headers=["ETag", "Age", "Batchpred-Run", "Batchpred-Stale", "Retry-After", "X-Request-Id"],
+        )
 
     @app.get("/healthz", summary="The process is alive", tags=["operation"])
     def healthz() -> dict[str, str]:

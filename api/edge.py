@@ -8,20 +8,21 @@ import re
 import secrets
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import HTTPException
 
 from api import problems
-from api.access import SCOPE, RefusedError
+from api.access import SCOPE, RefusedError, token_of
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from api.access import Gate
+    from api.hot import HotRoute
     from api.metrics import Metrics
 
 MAX_BODY_BYTES = 1 << 20  # 1,000 composite keys of 255 characters each fit
@@ -32,14 +33,14 @@ BODY_SECONDS = 10.0
 # What a key opens. The rest says nothing of what is served.
 _GUARDED = ("/v1", "/metrics")
 
-_SECURITY = [
+SECURITY = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 # The documentation page loads its scripts from elsewhere; data never does.
-_DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _TOO_LARGE = f"a request has {MAX_BODY_BYTES} bytes at most"
 _TOO_SLOW = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
 # What is left of the body would be read as the next request.
@@ -47,24 +48,45 @@ _CLOSE = {"Connection": "close"}
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class Edge:
-    """Wraps the application. An answer always has a request id: the client's own where it is a plain word."""
+class RequestIds:
+    """Every request has an id: the client's own where it is a plain word."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._gate = gate
+    def __init__(self) -> None:
         self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
+
+    def of(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Return the id of the request with these headers."""
+        for name, value in headers:
+            if name == b"x-request-id" and _ID.fullmatch(value):
+                return value
+        return b"%s-%x" % (self._prefix, next(self._count))
+
+
+class Parts(NamedTuple):
+    """What is done to a request the same way wherever it is answered. `hot` is None until the server started."""
+
+    gate: Gate
+    metrics: Metrics
+    ids: RequestIds
+    hot: Callable[[], HotRoute | None]
+
+
+class Edge:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+        self._app = app
+        self._gate, self._metrics, self._ids, self._hot = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = self._request_id(scope)
+        request_id = self._ids.of(scope["headers"])
         scope["batchpred.request_id"] = request_id
-        more = [*_SECURITY, (b"x-request-id", request_id), _DATA_POLICY]
+        more = [*SECURITY, (b"x-request-id", request_id), DATA_POLICY]
 
         began = time.perf_counter()
         status = 500
@@ -79,8 +101,10 @@ class Edge:
         try:
             _refuse(scope)
             if scope["path"].startswith(_GUARDED):
-                scope[SCOPE] = self._gate.admit_known(scope) or await self._gate.admit(scope)
-                route = scope["app"].state.hot
+                if SCOPE not in scope:
+                    token = token_of(scope["headers"])
+                    scope[SCOPE] = self._gate.admit_known(token) or await self._gate.admit(token)
+                route = self._hot()
                 if route is not None and await route.answer(scope, finish):
                     return
         except RefusedError as refused:
@@ -94,11 +118,10 @@ class Edge:
         finally:
             self._metrics.record(scope, status, time.perf_counter() - began)
 
-    def _request_id(self, scope: Scope) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _ID.fullmatch(value):
-                return bytes(value)
-        return b"%s-%x" % (self._prefix, next(self._count))
+
+def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
+    """Return the first header of a name."""
+    return next((value.decode("latin-1") for name, value in headers if name == wanted), None)
 
 
 async def answer(send: Send, status: HTTPStatus, detail: str, headers: list[tuple[bytes, bytes]]) -> None:

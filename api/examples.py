@@ -76,6 +76,7 @@ FAULTS: dict[int | str, dict[str, Any]] = {
     400: _problem(400, "Bad Request", "the cursor is not one that this list gave; start again without it"),
     401: _problem(401, "Unauthorized", "a valid API key is needed"),
     404: _problem(404, "Not Found", "no such job is served here"),
+    414: _problem(414, "URI Too Long", "an address has 16384 bytes at most"),
     422: _problem(422, "Unprocessable Content", "key part ride_id is of type integer; 'x' is not"),
     429: _problem(429, "Too Many Requests", "this key may send 100 requests a second"),
     503: _problem(503, "Service Unavailable", "the database does not answer just now"),

@@ -16,6 +16,7 @@ from batchpred import (
     cli_gc,
     cli_keys,
     cli_models,
+    cli_notify,
     cli_quarantine,
     cli_release,
     cli_runs,
@@ -89,6 +90,7 @@ def run(
     if dry_run:
         _show_plans(project, jobs or [], date, model, as_json=as_json)
         return
+    from jobs.deliver import watching
     from jobs.run import run_job
 
     settings = Settings.read()
@@ -96,15 +98,27 @@ def run(
     intervals = [(job_file, _interval(job_file, date)) for job_file in chosen]
     runtime = settings.runtime()
     reports = []
-    for job_file, interval in intervals:
-        with console.progress(job_file.job.name) as on_progress:
-            reports.append(
-                run_job(runtime, job_file, interval, model_ref=model, force=force, on_progress=on_progress)
-            )
+    with watching(runtime.database, chosen):
+        for job_file, interval in intervals:
+            with console.progress(job_file.job.name) as counter:
+                reports.append(
+                    run_job(
+                        runtime,
+                        job_file,
+                        interval,
+                        model_ref=model,
+                        force=force,
+                        on_progress=counter,
+                        on_expected=counter.expect,
+                    )
+                )
     if as_json:
         console.print_json({"runs": [report.as_json() for report in reports]})
     else:
         console.print_table([report.line for report in reports])
+        for report in reports:
+            for line in report.notes:
+                console.out.print(f"{report.job}: {line}", soft_wrap=True)
     for report in reports:
         for warning in report.warnings:
             console.err.print(f"warning: {report.job}: {warning}", soft_wrap=True)
@@ -163,21 +177,28 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     cache: Annotated[
         int, typer.Option(min=0, help="Answers remembered for each job; with 0 none is ever stale.")
-    ] = 50_000,
+    ] = 200_000,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Server processes; each has a cache of its own.")
     ] = 1,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="A line on stderr for each request.")
     ] = True,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Let pages of this origin read, as https://app.example.com; again for more. None may."
+        ),
+    ] = None,
 ) -> None:
     """Answer look-ups over HTTP, read-only."""
     from batchpred.serving import Options
     from batchpred.serving import serve as serve_forever
 
-    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log))
+    serve_forever(Settings.read(), Options(host, port, workers, cache, access_log, tuple(allow_origin or ())))
 
 
+app.add_typer(cli_notify.app, name="notify")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_db.app, name="db")

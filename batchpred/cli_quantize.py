@@ -28,7 +28,7 @@ def quantize(
     from jobs.compress import compress, difference
     from jobs.gatekeeper import examine, latency
     from jobs.null_probe import made_up_rows
-    from jobs.onnx_file import open_session
+    from jobs.session import open_session
     from storage import model_life, registry
     from storage.errors import ConfigurationError
 

@@ -55,6 +55,7 @@ def retry(
 
     Whole, so that rows of two moments are never published together; readers keep what they see until it is done.
     """
+    from jobs.deliver import watching
     from jobs.interval import interval_containing
     from jobs.jobfile import choose_jobs
     from jobs.run import run_job
@@ -74,7 +75,8 @@ def retry(
         console.out.print("nothing is in quarantine")
         return
     interval = interval_containing(before["interval_start"], job_file.job.interval, job_file.job.zone)
-    report = run_job(runtime, job_file, interval, force=True)
+    with watching(runtime.database, [job_file]):
+        report = run_job(runtime, job_file, interval, force=True)
     if as_json:
         console.print_json({"runs": [report.as_json()], "quarantined_before": before["rows_quarantined"]})
     else:

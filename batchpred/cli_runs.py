@@ -65,16 +65,23 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
     if as_json:
         console.print_json(run)
         return
-    lists = ("definition", "job_table", "quarantine", "moves")
+    lists = ("definition", "job_table", "quarantine", "moves", "scoring")
     console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
+    if run["scoring"]:
+        console.out.print()
+        facts = {name: run["scoring"].get(name) for name in _SCORING}
+        facts = {name: value for name, value in facts.items() if value not in (None, {})}
+        console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
     for name in ("quarantine", "moves"):
         if run[name]:
             console.out.print()
             console.print_table(run[name], title=name)
     if run["status"] == "blocked" and run["has_table"]:
+        publishing = f'publish them all the same with:\n  batchpred runs publish {run_id} --override "why"'
+        # Keys that stand there twice: no reason makes one of the rows the right one.
+        mending = "mend the query or the source and run again"
         console.out.print(
-            f"\nits predictions are in {run['has_table']}; publish them all the same with:\n"
-            f'  batchpred runs publish {run_id} --override "why"',
+            f"\nits predictions are in {run['has_table']}; {publishing if run['is_sealed'] else mending}",
             markup=False,
             soft_wrap=True,
         )
@@ -143,6 +150,25 @@ def _say(move: Move, *, as_json: bool) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+# In the order in which a person asks: jsonb keeps none.
+_SCORING = (
+    "device_asked",
+    "device",
+    "provider",
+    "operators",
+    "fallback",
+    "batch",
+    "model_seconds",
+    "transform",
+)
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {each}" for name, each in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _line(run: Row) -> dict[str, Any]:

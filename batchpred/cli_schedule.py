@@ -89,7 +89,8 @@ def _pass(ticker: Ticker, settings: Settings, project: Path) -> tuple[list[RunRe
     job_files, faults = load_project(project, settings.environ)
     for fault in faults:
         log.error("job file refused", extra={"error": str(fault)})
-    return ticker.tick(job_files, datetime.now(UTC)), list(faults)
+    with ticker.watching(job_files):
+        return ticker.tick(job_files, datetime.now(UTC)), list(faults)
 
 
 def _tick_and_log(ticker: Ticker, settings: Settings, project: Path) -> None:

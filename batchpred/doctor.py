@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchpred.settings import Settings
+    from jobs.jobfile import JobFile
     from storage.database import Database
 
 
@@ -63,7 +65,7 @@ def _onnxruntime() -> Finding:
     from jobs.threads import available_cpus
 
     try:
-        from jobs.model import available_providers
+        from jobs.device import available_providers
     except ImportError:
         mend = 'pip install "batchpred[cpu]" or "batchpred[gpu]"'
         return Finding("onnxruntime", ok=False, found="no", mend=mend)
@@ -93,9 +95,21 @@ def _database(database: Database) -> list[Finding]:
     ]
 
 
+def _files(job_file: JobFile) -> str:
+    """Look for the files of the latest complete interval: whether the store answers, and how many there are."""
+    from jobs.file_source import file_source
+    from jobs.interval import latest_complete
+
+    job = job_file.job
+    interval = latest_complete(job.interval, job.zone, datetime.now(UTC))
+    found = file_source(job_file, interval, {}).files
+    return f", {len(found)} file(s) for {interval.label}"
+
+
 def _project(settings: Settings, project: Path) -> list[Finding]:
     try:
         from jobs.plan import resolve_model
+        from jobs.transform import load_transform
     except ImportError:  # said above, with the extra that brings what is missing
         return []
     from jobs.jobfile import load_project
@@ -107,8 +121,13 @@ def _project(settings: Settings, project: Path) -> list[Finding]:
         name = f"job {job_file.job.name}"
         try:
             with runtime.database.connect(purpose="doctor") as connection:
-                model = resolve_model(runtime, connection, job_file.job.model, project)
-            findings.append(Finding(name, ok=True, found=f"{job_file.path.name}, model {model}"))
+                job = job_file.job
+                model = resolve_model(runtime, connection, job.model, project, device=job.device)
+                if job.transform:
+                    load_transform(job.transform, project)
+            files = _files(job_file) if job.source.path else ""
+            found = f"{job_file.path.name}, model {model} on {model.model.obtained.device}{files}"
+            findings.append(Finding(name, ok=True, found=found))
         except BatchpredError as error:
             findings.append(Finding(name, ok=False, found=job_file.path.name, mend=str(error)))
     return findings or [Finding("jobs", ok=True, found=f"no *.job.yaml in {project.absolute()}")]

@@ -18,7 +18,7 @@ description: What one prediction says, in a sentence
 interval: day                      # hour, day, week or month
 schedule: {{cron: "0 3 * * *", timezone: UTC, late_after: 2h}}
 source:
-  query_file: {name}.sql
+  query_file: {name}.sql           # or files: path: "data/{{date}}/*.parquet"; see docs/files.md
 key: [id]                          # the columns that name a prediction
 # features: {{age: float32, plan: string}}   # for a model with one matrix input: its columns, in order
 model: {name}@champion             # or {name}/3, or file:model.onnx

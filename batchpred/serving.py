@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import signal
 import socket
 import sys
@@ -21,17 +23,19 @@ if TYPE_CHECKING:
 
 # How long requests under way may take to end once the server was told to stop.
 GRACEFUL_SECONDS = 10
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to serve: where, in how many processes, and with what remembered and written down."""
+    """How to serve: where, in how many processes, with what remembered and written down, to whose pages."""
 
     host: str
     port: int
     workers: int
     cache_entries: int
     access_log: bool
+    origins: tuple[str, ...] = ()
 
 
 def serve(settings: Settings, options: Options) -> None:
@@ -42,6 +46,11 @@ def serve(settings: Settings, options: Options) -> None:
     with database.errors("look for keys"), database.connect(purpose="serve") as connection:
         keyed = api_keys.any_exist(connection)
     host = options.host
+    for origin in options.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"--allow-origin {origin} is no origin: it reads https://HOST or https://HOST:PORT, without a path"
+            )
     if not keyed and not _is_loopback(host):
         raise ConfigurationError(
             f"--host {host} can be reached by other machines, and without a key anybody could read: make one "
@@ -61,16 +70,19 @@ def _answer(database: Database, options: Options, listener: socket.socket) -> No
     import uvicorn
 
     from api.app import create_app
+    from api.wire import protocol_of
 
     app = create_app(
         database,
         keyless=_is_loopback(options.host),
         cache_entries=options.cache_entries,
         access_log=options.access_log,
+        origins=options.origins,
         exports=arrow_exports(),
     )
     config = uvicorn.Config(
         app,
+        http=protocol_of(app),
         log_config=None,
         access_log=False,
         # Nothing here depends on who a proxy says is calling, and looking costs every request.
@@ -78,6 +90,9 @@ def _answer(database: Database, options: Options, listener: socket.socket) -> No
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
+    # What is loaded by now stays: looking through it for garbage again and again stops all answers for 40 ms.
+    gc.collect()
+    gc.freeze()
     # uvicorn ends well on SIGTERM and then raises it again for whoever was there before: exit code 0, not -15.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])

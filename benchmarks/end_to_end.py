@@ -1,12 +1,15 @@
 """The same work by batchpred and by what people use instead, in one sitting: rows in PostgreSQL to predictions.
 
-    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars" REPEAT=3
+    make bench N=1000000 MODEL=lightgbm PEERS="pandas copy polars mlflow dask ray" REPEAT=3 SOURCE=postgres
 
 Each contestant is a process of its own on the same table and model: it reads every row, scores it, and leaves
 (id, score) with a primary key. They take turns, so that a machine that slows down slows all. Printed are the
 medians, the ratios to batchpred, the peak memory of the contestant's process tree (PostgreSQL's is not in it),
 and the lines a user writes; the last line is the same as JSON. A contestant whose scores are not
 batchpred's is an error, not a result.
+
+The physical limit of the sitting is the larger of the longest stage alone and the CPU seconds of all stages,
+PostgreSQL's included, divided by the cores.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +46,17 @@ PEERS = {
     "dask": "dask_frame.py",
     "ray": "ray_data.py",
 }
+STAGES = ("read", "score", "write")
+BATCHPRED = [sys.executable, "-m", "batchpred"]
+SOURCES = {
+    "postgres": 'query: "SELECT * FROM %s"',
+    "parquet": "path: %s.parquet",
+    "csv": "path: %s.csv, types: {id: integer}",
+}
 JOB = """\
 version: 1
 name: bench
-source: {query: "SELECT * FROM %(table)s", bounded: false}
+source: {%(source)s, bounded: false}
 key: [id]
 features: {%(features)s}
 model: bench@champion
@@ -59,6 +70,12 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--model", choices=["lightgbm", "logistic"], default="lightgbm")
     options.add_argument("--peers", nargs="*", choices=[*PEERS, "0"], default=["pandas", "copy", "polars"])
+    options.add_argument(
+        "--peer-python", default=sys.executable, help="the Python that has the peers' libraries"
+    )
+    options.add_argument(
+        "--source", choices=SOURCES, default="postgres", help="where batchpred reads the rows"
+    )
     options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--out", type=Path, help="write the JSON there too")
     chosen = options.parse_args()
@@ -86,39 +103,55 @@ def database(folder: Path) -> tuple[str, Callable[[], object]]:
     return embedded.start(folder / "home").url, lambda: embedded.stop(folder / "home")
 
 
-def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
-    """Measure everybody, in turns."""
-    table = f"bench_rows_{chosen.rows}"
-    fill(url, table, chosen.rows)
-    output = train(folder, chosen.model)
+def prepare(
+    folder: Path, url: str, rows: int, model: str, source: str = "postgres"
+) -> tuple[str, dict[str, str]]:
+    """Fill the table, train and push the model, write the job; its text and the contestants' environment."""
+    table = f"bench_rows_{rows}"
+    fill(url, table, rows)
+    output = train(folder, model)
     environment = {
         **os.environ,
-        "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": chosen.model,
+        "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": model,
         "BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home"),
     }  # fmt: skip
-    job = JOB % {"table": table, "features": ", ".join(f"{f}: float32" for f in FEATURES), "output": output}
+    if source != "postgres":
+        export(url, table, folder / f"{table}.{source}")
+    job = JOB % {
+        "source": SOURCES[source] % table,
+        "features": ", ".join(f"{f}: float32" for f in FEATURES),
+        "output": output,
+    }
     (folder / "bench.job.yaml").write_text(job, encoding="utf-8")
-    batchpred = [sys.executable, "-m", "batchpred"]
-    subprocess.run(
-        [*batchpred, "db", "upgrade"], env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL
-    )
-    push = [*batchpred, "models", "push", "bench", "model.onnx", "--alias", "champion"]
-    subprocess.run(push, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    for command in (["db", "upgrade"], ["models", "push", "bench", "model.onnx", "--alias", "champion"]):
+        line = [*BATCHPRED, *command]
+        subprocess.run(line, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return job, environment
 
+
+def sitting(folder: Path, url: str, chosen: argparse.Namespace) -> dict:
+    """Measure everybody, in turns."""
+    job, environment = prepare(folder, url, chosen.rows, chosen.model, chosen.source)
     peers = [peer for peer in chosen.peers if peer != "0"]
-    commands = {"batchpred": [*batchpred, "run", "bench", "--date", "2026-01-01", "--force"]}
-    commands |= {peer: [sys.executable, str(HERE / "peers" / PEERS[peer])] for peer in peers}
-    commands["limit: read"] = [sys.executable, str(HERE / "limits.py"), "read"]
-    commands["limit: score"] = [sys.executable, str(HERE / "limits.py"), "score"]
-    commands["limit: write"] = [sys.executable, str(HERE / "limits.py"), "write"]
+    scripts = {peer: [chosen.peer_python, str(HERE / "peers" / PEERS[peer])] for peer in peers}
+    if "mlflow" in peers:
+        save = [chosen.peer_python, str(HERE / "peers" / "mlflow_save.py")]
+        subprocess.run(save, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    commands = {"batchpred": [*BATCHPRED, "run", "bench", "--date", "2026-01-01", "--force"], **scripts}
     measured: dict[str, list[dict]] = {name: [] for name in commands}
+    alone: dict[str, list[dict]] = {stage: [] for stage in STAGES}
     for turn in range(chosen.repeat):
         for name, command in commands.items():
             measured[name].append(measure(command, environment, folder))
             print(f"turn {turn + 1}: {name} {measured[name][-1]['seconds']:.2f} s", file=sys.stderr)
+        for stage in STAGES:
+            alone[stage].append(measure_stage(stage, environment))
+    results = {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()}
     return {
-        "rows": chosen.rows, "model": chosen.model, "repeat": chosen.repeat,
-        "results": {name: summary(runs, measured["batchpred"]) for name, runs in measured.items()},
+        "rows": chosen.rows, "model": chosen.model, "source": chosen.source, "repeat": chosen.repeat,
+        "date": datetime.now(UTC).date().isoformat(),
+        "results": results,
+        "limit": physical_limit(alone, results["batchpred"]["seconds"]),
         "lines": {"batchpred": len(job.splitlines()), **{peer: lines(peer) for peer in peers}},
         "differs": {peer: compare(url, peer) for peer in peers},
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()},
@@ -149,6 +182,29 @@ def fill(url: str, table: str, rows: int) -> None:
             with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                 copy.write(encoder.write_header() + encoder.write_batch(batch) + encoder.finish())
         connection.execute(f"VACUUM ANALYZE {table}")
+
+
+def export(url: str, table: str, path: Path) -> None:
+    """Write the source table to a file: CSV as PostgreSQL writes it, Parquet in row groups of 100,000 rows."""
+    import pyarrow.parquet as pq
+    from adbc_driver_postgresql import dbapi
+
+    if path.suffix == ".csv":
+        statement = f"COPY {table} TO STDOUT (FORMAT csv, HEADER)"
+        with (
+            psycopg.connect(url) as connection,
+            path.open("wb") as file,
+            connection.cursor().copy(statement) as copy,
+        ):
+            for piece in copy:
+                file.write(piece)
+        return
+    with dbapi.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table}")
+        batches = cursor.fetch_record_batch()
+        with pq.ParquetWriter(path, batches.schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch, row_group_size=100_000)
 
 
 def train(folder: Path, kind: str) -> str:
@@ -194,6 +250,30 @@ def measure(command: list[str], environment: dict[str, str], folder: Path) -> di
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} left with {process.returncode}:\n{said[-2000:]}")
     return {"seconds": seconds, "mib": peak[0] / 2**20}
+
+
+def measure_stage(stage: str, environment: dict[str, str]) -> dict:
+    """Run one stage alone; wall and CPU seconds."""
+    command = [sys.executable, str(HERE / "limits.py"), stage]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} left with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def physical_limit(alone: dict[str, list[dict]], ours: float) -> dict:
+    """The least wall time this machine could do the work in, and how many times that batchpred took."""
+    seconds = {stage: statistics.median(each["seconds"] for each in runs) for stage, runs in alone.items()}
+    cpu = {stage: statistics.median(each["cpu_seconds"] for each in runs) for stage, runs in alone.items()}
+    limit = max(*seconds.values(), sum(cpu.values()) / os.cpu_count())
+    return {
+        "seconds": round(limit, 3),
+        "ratio": round(ours / limit, 2),
+        "stages": {
+            stage: {"seconds": round(seconds[stage], 3), "cpu_seconds": round(cpu[stage], 3)}
+            for stage in alone
+        },
+    }
 
 
 def watch(process: subprocess.Popen, peak: list[int]) -> None:
@@ -245,7 +325,8 @@ def lines(peer: str) -> int:
 
 def show(result: dict) -> None:
     """Print the table."""
-    print(f"{result['rows']:,} rows x 20 float8, {result['model']}, medians of {result['repeat']}")
+    what = f"{result['rows']:,} rows x 20 float8 from {result['source']}, {result['model']}"
+    print(f"{what}, medians of {result['repeat']}")
     print(f"{'':14}{'seconds':>9}{'min':>8}{'max':>8}{'ratio':>8}{'MiB':>7}{'lines':>7}")
     for name, row in result["results"].items():
         count = result["lines"].get(name, "")
@@ -253,6 +334,10 @@ def show(result: dict) -> None:
             f"{name:14}{row['seconds']:9.2f}{row['min']:8.2f}{row['max']:8.2f}{row['ratio']:8.2f}"
             f"{row['mib']:7}{count:>7}"
         )
+    limit = result["limit"]
+    for stage, alone in limit["stages"].items():
+        print(f"{stage + ' alone':14}{alone['seconds']:9.2f}   {alone['cpu_seconds']:.2f} CPU seconds")
+    print(f"physical limit{limit['seconds']:9.2f}   batchpred takes {limit['ratio']:.2f} times that")
 
 
 if __name__ == "__main__":

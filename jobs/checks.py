@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.errors import JobError
-from storage import predictions, runs
+from storage import predictions, runs, staged
 
 if TYPE_CHECKING:
     from jobs.plan import Plan
@@ -21,9 +21,14 @@ class ChecksFailedError(JobError):
 def check(connection: Connection, plan: Plan, run: Row) -> None:
     """Hold a scored run against the job's checks. Raises ChecksFailedError listing all that failed.
 
-    `run` is the ledger's row: its counts are those of the committed chunks.
+    A query among them that cannot be run raises CheckQueryError. `run` is the ledger's row: its counts are those of
+    the committed chunks.
     """
-    failed = [*_row_counts(connection, plan, run), *_outputs(connection, plan, run)]
+    failed = [
+        *_row_counts(connection, plan, run),
+        *_outputs(connection, plan, run),
+        *_own(connection, plan, run),
+    ]
     if failed:
         raise ChecksFailedError(
             f"{plan.table.name}: not published, readers keep what they have: {'; '.join(failed)}"
@@ -34,7 +39,7 @@ def _row_counts(connection: Connection, plan: Plan, run: Row) -> list[str]:
     checks = plan.job_file.job.checks
     failed = []
     if run["rows_scored"] < checks.min_rows:
-        none = f"the query gave no rows for {plan.interval.describe()}"
+        none = f"the source gave no rows for {plan.interval.describe()}"
         few = f"{run['rows_scored']} rows were scored"
         failed.append(f"{few if run['rows_read'] else none} (min_rows {checks.min_rows})")
     if run["rows_quarantined"] > checks.max_quarantined * run["rows_read"]:
@@ -73,4 +78,14 @@ def _outputs(connection: Connection, plan: Plan, run: Row) -> list[str]:
         if checks.score_range is not None and count["outside"]:
             low, high = checks.score_range
             failed.append(f"{column} is outside [{low:g}, {high:g}] in {count['outside']} rows (score_range)")
+    return failed
+
+
+def _own(connection: Connection, plan: Plan, run: Row) -> list[str]:
+    failed = []
+    for each in plan.checks:
+        found = staged.find(connection, plan.table, run["run_id"], each)
+        if found:
+            rows = "1 row" if found.rows == 1 else f"{found.rows} rows"
+            failed.append(f"{each.name} found {rows}, such as {'; '.join(found.first)} (checks.sql)")
     return failed

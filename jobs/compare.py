@@ -17,6 +17,7 @@ from jobs.errors import JobError
 from jobs.evaluate import metrics_of
 from jobs.pipeline import cut_into_chunks
 from jobs.plan import make_plan
+from jobs.score import scored_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from jobs.plan import Plan, Runtime
     from storage.database import Connection
 
-_BATCH_ROWS = 16_384
 _MOVED = 10
 _ONCE = 1e-6  # scores of [0, 1] that differ by less are the same to whoever acts on them
 
@@ -78,7 +78,7 @@ def compare_models(
             if label is not None:
                 truth.append(table[label].to_numpy())
             for plan, (places, scored) in zip(plans, parts, strict=True):
-                found = plan.model.model.score(table, plan.scoring, _BATCH_ROWS)
+                found = scored_rows(plan, table)
                 places.append(found.rows + comparison.rows)
                 scored.append(found.columns)
             comparison.rows += table.num_rows

@@ -23,3 +23,9 @@ class ModelError(JobError):
 
 class ModelDamagedError(ModelError):
     """The bytes of a model are not those that were registered; nothing was done with them."""
+
+
+class DeviceError(ModelError):
+    """The device the job asks for is not there, or does not take the model."""
+
+    exit_code = 2

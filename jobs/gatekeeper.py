@@ -97,7 +97,8 @@ def _death(code: int, limit: int) -> str:
 
 def _examine(data: bytes) -> tuple[dict[str, Any], bytes]:
     from jobs.null_probe import probe_nulls
-    from jobs.onnx_file import open_session, prepare
+    from jobs.onnx_file import prepare
+    from jobs.session import open_session
 
     prepared = prepare(data)
     nulls = probe_nulls(open_session(prepared.data, threads=1), prepared.signature)
@@ -108,7 +109,7 @@ def _examine(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _latency(data: bytes) -> tuple[dict[str, Any], bytes]:
     from jobs.null_probe import made_up_rows
-    from jobs.onnx_file import open_session, reason_of
+    from jobs.session import open_session, reason_of
     from jobs.signature import Signature
 
     session = open_session(data, threads=1)

@@ -35,7 +35,7 @@ _WANTED = {
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job, the file it came from, and its query's text."""
+    """A job, the file it came from, and its query's text; or the path of its files."""
 
     path: Path
     job: Job
@@ -46,6 +46,8 @@ class JobFile:
         """What decides a run's rows and outputs, as plain JSON: no times, no descriptions, no secrets."""
         job = self.job
         dsn = job.source.dsn
+        # Only where there are files: a query's definition, and with it its digest, is what it was before.
+        files = {"path": job.source.files_definition} if job.source.path is not None else {}
         return {
             "query": self.query,
             # Where it is asked, without the password: another database gives other rows.
@@ -56,13 +58,19 @@ class JobFile:
             "output": job.output.model_dump(),
             "interval": job.interval,
             "timezone": job.zone.key,
+            **files,
         }
 
     @property
     def definition_sha256(self) -> str:
         """The digest of `definition`: two runs with the same one asked the same question."""
-        text = json.dumps(self.definition, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return definition_digest(self.definition)
+
+
+def definition_digest(definition: Mapping[str, Any]) -> str:
+    """Return the sha256 of a definition, written as JSON."""
+    text = json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:
@@ -151,8 +159,8 @@ def text_of(path: Path, what: str) -> str:
 
 
 def _query(path: Path, job: Job, document: Document) -> str:
-    if job.source.query is not None:
-        return job.source.query
+    if job.source.query is not None or job.source.path is not None:
+        return job.source.query or job.source.path or ""
     name = job.source.query_file or ""
     line, column = document.position(("source", "query_file"))
     at = f"{path.name}:{line}:{column}"
@@ -218,6 +226,8 @@ def _is_misspelt(place: Place, kind: str, document: Document, root: type[BaseMod
 def _unknown_key(place: Place, root: type[BaseModel]) -> str:
     model: Any = root
     for step in place[:-1]:
+        if isinstance(step, int):  # one of a list, whose model the step before has found
+            continue
         fields = model.model_fields
         if step not in fields:  # a name the file's author chose, within a mapping
             continue

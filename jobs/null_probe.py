@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs.errors import ModelError
-from jobs.onnx_file import reason_of
+from jobs.session import reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

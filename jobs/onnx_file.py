@@ -1,26 +1,21 @@
-"""A model file: what it must be to be accepted at `models push`, and how it is opened."""
+"""A model file: what it must be to be accepted at `models push`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jobs.errors import ModelError
-from jobs.signature import CLASSES_KEY, Signature, Tensor
+from jobs.row_independence import check_rows_are_independent
+from jobs.session import open_session
+from jobs.signature import CLASSES_KEY, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-_CPU = "CPUExecutionProvider"
-_LONGEST_REASON = 200  # characters: one line of a terminal or of a quarantine table
 _LARGEST = 2**31 - 1  # bytes; protobuf cannot hold more in one message
 
 # The domains that ONNX Runtime's own builds have; any other needs a library of custom operators.
@@ -45,17 +40,13 @@ _LOOKALIKES: tuple[tuple[int, tuple[bytes, ...], str, str], ...] = (
     (0, (b"tree\nversion=",), "a LightGBM model in LightGBM's own format", _EXPORT),
 )
 
-_PROBE_ROWS = 64  # more than the 50 rows from which ONNX Runtime's trees split the work in another way
-_PROBE_SECONDS = 60.0
-_TOLERANCE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-5}
-
 
 @dataclass(frozen=True)
 class PreparedModel:
     """A model that may be registered: the bytes to keep, their digest, and what was learned from them.
 
-    `data` is what was given, byte for byte, unless `stripped_zipmap`. `opset` maps operator domains to
-    versions, the standard one under `ai.onnx`. `notes` are lines for the person who pushes.
+    `data` is what was given, byte for byte, unless there were ZipMaps to take out. `opset` maps operator
+    domains to versions, the standard one under `ai.onnx`. `notes` are lines for the person who pushes.
     """
 
     data: bytes
@@ -63,8 +54,6 @@ class PreparedModel:
     signature: Signature
     opset: dict[str, int]
     size: int
-    stripped_zipmap: bool
-    producer: str
     notes: tuple[str, ...] = ()
 
     @property
@@ -82,8 +71,7 @@ def prepare(data: bytes) -> PreparedModel:
     refuse_lookalikes(data)
     model = _parse(data)
     _refuse_external_data(model)
-    stripped = strip_zipmaps(model)
-    if stripped:
+    if strip_zipmaps(model):
         data = model.SerializeToString(deterministic=True)
     try:
         session = open_session(data, threads=1)
@@ -95,58 +83,15 @@ def prepare(data: bytes) -> PreparedModel:
         for node in session.get_outputs()
         if node.name not in {tensor.name for tensor in signature.outputs}
     ]
-    notes += _probe(session, signature)
+    notes += check_rows_are_independent(session, signature)
     return PreparedModel(
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         signature=signature,
         opset={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         size=len(data),
-        stripped_zipmap=stripped,
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
         notes=tuple(notes),
     )
-
-
-def open_session(data: bytes, threads: int) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU with `threads` threads. Raises ModelError.
-
-    It loads from bytes, never from a path: from a path ONNX Runtime followed external data to a file
-    outside the model's folder.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Idle threads that spin take the processors from the reader and the writer: on two of them, beside another
-    # busy thread, 30 batches of trees took 0.90-1.15 s with spinning and 0.75-0.79 s without.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # each failure arrives as an exception too, and belongs in the quarantine
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=[_CPU])
-    except Exception as error:
-        raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {reason_of(error)}"
-        ) from error
-    session.disable_fallback()
-    if (obtained := session.get_providers()) != [_CPU]:
-        raise ModelError(f"asked ONNX Runtime for {_CPU} and got {', '.join(obtained)}")
-    return session
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its codes and source paths, in 200 characters."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    # The path of a C++ source, then the function in it with its parameters.
-    text = re.sub(
-        r"(?:/[\w.+-]+){2,}(?::\d+)?(?: [^()]*onnxruntime::[^()]*\([^()]*\)(?: const)?)?\s*", "", text
-    )
-    text = re.sub(
-        r"Non-zero status code returned while running (\w+) node\. Name:'.*?' Status Message: ", r"\1: ", text
-    )
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
 
 
 def refuse_lookalikes(data: bytes) -> None:
@@ -288,91 +233,3 @@ def _explained(error: ModelError, model: Any) -> ModelError:
             "its exporter is broken, or newer than this ONNX Runtime"
         )
     return error
-
-
-def _probe(session: Any, signature: Signature) -> list[str]:
-    """Score synthetic rows in one batch and one by one, and compare.
-
-    Returns notes. Raises ModelError where predictions are not one per row, or differ (onnxruntime#10058), and
-    where the model is still busy after a minute: a Loop can be endless.
-    """
-    random = np.random.default_rng(20261121)
-    feed = {tensor.name: _synthetic(tensor, random) for tensor in signature.inputs}
-    wanted = [tensor.name for tensor in signature.outputs]
-    clock = _Clock()
-    try:
-        with clock:
-            batch = session.run(wanted, feed, clock.options)
-            single = [
-                session.run(wanted, {name: rows[i : i + 1] for name, rows in feed.items()}, clock.options)
-                for i in range(_PROBE_ROWS)
-            ]
-    except Exception as error:  # ONNX Runtime's errors share no other parent
-        if clock.expired:
-            raise ModelError(
-                f"the model did not score {_PROBE_ROWS} synthetic rows within {_PROBE_SECONDS:.0f} seconds; "
-                "it may loop without end"
-            ) from error
-        if isinstance(error, MemoryError) or "allocat" in str(error):
-            raise ModelError(
-                f"the model asks for too much memory to score {_PROBE_ROWS} rows: {reason_of(error)}"
-            ) from error
-        return [f"not checked whether predictions depend on the batch size: {reason_of(error)}"]
-    for index, tensor in enumerate(signature.outputs):
-        _compare(tensor, batch[index], [run[index] for run in single])
-    return []
-
-
-class _Clock:
-    """Ends the runs that are given its `options` once the time is up."""
-
-    def __init__(self) -> None:
-        import onnxruntime
-
-        self.options = onnxruntime.RunOptions()
-        self.expired = False
-        self._timer = threading.Timer(_PROBE_SECONDS, self._expire)
-        self._timer.daemon = True
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.options.terminate = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-
-def _synthetic(tensor: Tensor, random: np.random.Generator) -> NDArray[Any]:
-    """Harmless rows: numbers around zero, integers 0 and 1 (which may be indices), the texts '' and 'a'."""
-    shape = (_PROBE_ROWS,) if tensor.rank == 1 else (_PROBE_ROWS, tensor.width or 4)
-    if tensor.dtype == "string":
-        return random.choice(np.array(["", "a"], dtype=object), shape)
-    if tensor.dtype.startswith("float"):
-        return random.normal(size=shape).astype(tensor.dtype)
-    return random.integers(0, 2, size=shape).astype(tensor.dtype)
-
-
-def _compare(tensor: Tensor, batch: NDArray[Any], single: Sequence[NDArray[Any]]) -> None:
-    for rows, returned in ((_PROBE_ROWS, batch), *((1, row) for row in single)):
-        if np.shape(returned)[:1] != (rows,) or np.shape(returned)[1:] != np.shape(batch)[1:]:
-            raise ModelError(
-                f"output {tensor.name!r} has shape {list(np.shape(returned))} for {rows} rows; "
-                "a model must return one prediction per row"
-            )
-    joined = np.concatenate(single)
-    if batch.dtype.kind == "f":
-        # Relative to the largest prediction: sums in another order differ by that, also where they are near 0.
-        size = np.abs(batch[np.isfinite(batch)].astype(np.float64)).max(initial=0.0)
-        allowed = _TOLERANCE[tensor.dtype] * size
-        same = np.allclose(batch.astype(np.float64), joined, rtol=0, atol=allowed, equal_nan=True)
-    else:
-        same = np.array_equal(batch, joined)
-    if not same:
-        raise ModelError(
-            f"the predictions of output {tensor.name!r} depend on the batch size: the same synthetic rows scored "
-            "in one batch and one by one differ; dynamic quantisation, normalisation over the batch and random "
-            "operators do that"
-        )

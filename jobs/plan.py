@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
+from jobs.file_source import file_source
 from jobs.gatekeeper import examine
+from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
 from jobs.remote_models import fetch_remote, is_remote
+from jobs.summary import batches_for
 from jobs.sums import listed
+from jobs.transform import Transform, load_transform
 from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
 from storage.parameters import bind_named
 from storage.runs import Pin, Slot
 from storage.sources import KEY_KINDS, QuerySource, SourceColumn
+from storage.staged import Check, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from jobs.batch_size import Batches
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
+    from jobs.signature import FeatureColumn, OutputColumn
     from storage.database import Connection
+    from storage.sources import Source
 
 INTERVAL_PARAMETERS = ("interval_start", "interval_end", "date")
 
@@ -71,13 +80,16 @@ class Plan:
 
     job_file: JobFile
     interval: Interval
-    source: QuerySource
+    source: Source
     key: tuple[SourceColumn, ...]
     features: tuple[SourceColumn, ...]
     model: ResolvedModel
     scoring: ScoringPlan
     table: JobTable
     warnings: tuple[str, ...]
+    batches: Batches  # what learns while the run goes on, like
+    transform: Transform | None = None  # this, of its cost
+    checks: tuple[Check, ...] = ()
 
     @property
     def slot(self) -> Slot:
@@ -90,8 +102,18 @@ class Plan:
         """What the run is pinned to."""
         model = self.model
         return Pin(
-            model.name, model.version, model.sha256, self.job_file.definition_sha256, model.model.provider
+            model.name,
+            model.version,
+            model.sha256,
+            definition_digest(self.definition),
+            model.model.provider,
         )
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What decides the run's rows and outputs: the job file, the files it reads, its transform's source."""
+        more = {"transform": self.transform.definition} if self.transform else {}
+        return {**self.job_file.definition, **self.source.inputs(), **more}
 
     @property
     def reads(self) -> tuple[SourceColumn, ...]:
@@ -113,22 +135,27 @@ def make_plan(
     anything is claimed or written.
     """
     job = job_file.job
-    model = resolve_model(runtime, connection, model_ref or job.model, job_file.path.parent)
+    ref = model_ref or job.model
+    model = resolve_model(runtime, connection, ref, job_file.path.parent, device=job.device)
     features = model.model.signature.columns(job.features)
     outputs = model.model.signature.output_columns(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
     )
-    source = _source(runtime, job_file, interval)
+    source = _source(runtime, job_file, interval, features)
     described = source.describe()
     yielded = {column.name: column for column in described}
     if len(yielded) < len(described):
         names = [column.name for column in described]
         twice = next(name for name in names if names.count(name) > 1)
         raise SourceColumnsError(
-            f"{source.where}: the query yields column {twice} more than once; name each once"
+            f"{source.where}: {source.yields} column {twice} more than once; name each once"
         )
-    key = _key_columns(job_file, yielded)
+    key = _key_columns(job_file, source, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
+    transform = load_transform(job.transform, job_file.path.parent) if job.transform else None
+    if transform is not None:  # the model's columns are those it makes of all the query's
+        transform.columns = wanted
+        wanted = tuple(yielded)
     missing = [name for name in wanted if name not in yielded]
     if missing:
         raise SourceColumnsError(_missing(job_file, source, missing, yielded))
@@ -137,9 +164,10 @@ def make_plan(
     if unreadable:
         listed = ", ".join(f"{column.name} ({column.type})" for column in unreadable)
         raise SourceColumnsError(
-            f"{source.where}: no model takes {listed}; cast it in the query to a number, text or boolean"
+            f"{source.where}: no model takes {listed}; {source.mend}: as a number, text or boolean"
         )
-    check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
+    if transform is None:
+        check_columns(pa.schema([(column.name, _arrow(column)) for column in read]), features)
     table = JobTable(
         name=job.name,
         description=job.description,
@@ -154,13 +182,17 @@ def make_plan(
         outputs=tuple(
             Column(
                 output.column,
-                _output_type(output.dtype),
+                _output_type(output),
                 comment=f"Model output {job.output.columns[output.column]}",
             )
             for output in outputs
         ),
     )
     predictions.check_columns(connection, table)
+    scoring = ScoringPlan(features, outputs)
+    checks = _own_checks(job_file, interval)
+    for check in checks:
+        try_out(connection, table, check)
     return Plan(
         job_file,
         interval,
@@ -168,17 +200,27 @@ def make_plan(
         key,
         read,
         model,
-        ScoringPlan(features, outputs),
+        scoring,
         table,
         (*_warnings(job_file), *model.notes),
+        batches_for(connection, job, model.model, scoring),
+        transform,
+        checks,
     )
 
 
-def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Path) -> ResolvedModel:
-    """Find the version a reference names now, get its verified bytes and load them.
+def resolve_model(
+    runtime: Runtime,
+    connection: Connection,
+    ref: str,
+    folder: Path,
+    *,
+    device: Sequence[str] = ("auto",),
+) -> ResolvedModel:
+    """Find the version a reference names now, get its verified bytes and load them on a device.
 
     `file:PATH` is read relative to `folder` and checked as a push would check it.
-    Raises ModelError, ModelNotFoundError, ModelNameError or ModelFileError.
+    Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError or DeviceError.
     """
     notes: tuple[str, ...] = ()
     alias = None
@@ -204,12 +246,16 @@ def resolve_model(runtime: Runtime, connection: Connection, ref: str, folder: Pa
         name, version, sha256 = found.name, found.version, found.sha256
         alias = asked.alias
         data = registry.fetch(connection, sha256, runtime.model_cache)
-    model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads)
+    model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device)
     return ResolvedModel(name, version, sha256, model, notes, alias)
 
 
-def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySource:
+def _source(
+    runtime: Runtime, job_file: JobFile, interval: Interval, features: Sequence[FeatureColumn]
+) -> Source:
     job = job_file.job
+    if job.source.path is not None:
+        return file_source(job_file, interval, {feature.column: feature.dtype for feature in features})
     where = job.source.query_file or job_file.path.name
     values = {
         "interval_start": interval.start,
@@ -230,29 +276,39 @@ def _source(runtime: Runtime, job_file: JobFile, interval: Interval) -> QuerySou
     return QuerySource(database, query, values, where)
 
 
-def _key_columns(job_file: JobFile, yielded: Mapping[str, SourceColumn]) -> tuple[SourceColumn, ...]:
-    job = job_file.job
-    where = job.source.query_file or job_file.path.name
+def _own_checks(job_file: JobFile, interval: Interval) -> tuple[Check, ...]:
+    values = {"interval_start": interval.start, "interval_end": interval.end, "date": interval.date}
+    found = []
+    for name, text in job_file.job.checks.sql.items():
+        where = f"{job_file.path.name}: checks.sql.{name}"
+        found.append(Check(name, bind_named(text, values, where=where), values, where))
+    return tuple(found)
+
+
+def _key_columns(
+    job_file: JobFile, source: Source, yielded: Mapping[str, SourceColumn]
+) -> tuple[SourceColumn, ...]:
+    job, where = job_file.job, source.where
     missing = [name for name in job.key if name not in yielded]
     if missing:
         raise SourceColumnsError(
-            f"{where}: the query yields no column {', '.join(missing)}, which {job_file.path.name} names in `key`"
+            f"{where}: {source.yields} no column {', '.join(missing)}, which {job_file.path.name} names in `key`"
             + _nearest(missing[0], yielded)
         )
     for name in job.key:
         if yielded[name].type not in KEY_KINDS:
             raise SourceColumnsError(
                 f"{where}: key column {name} is {yielded[name].type}; a key is integer, text, uuid or date: "
-                "cast it in the query"
+                f"{source.mend}"
             )
     return tuple(yielded[name] for name in job.key)
 
 
 def _missing(
-    job_file: JobFile, source: QuerySource, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
+    job_file: JobFile, source: Source, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
 ) -> str:
     return (
-        f"{source.where}: the query yields no column {', '.join(missing)}, which model {job_file.job.model} takes"
+        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model {job_file.job.model} takes"
         + _nearest(missing[0], yielded)
     )
 
@@ -266,7 +322,12 @@ def _arrow(column: SourceColumn) -> pa.DataType:
     return pa.type_for_alias(column.arrow)
 
 
-def _output_type(dtype: str) -> str:
+def _output_type(output: OutputColumn) -> str:
+    dtype = output.dtype
+    if output.is_vector:
+        return {"float64": "double precision[]"}.get(
+            dtype, "real[]" if dtype.startswith("float") else "bigint[]"
+        )
     if dtype.startswith("float"):
         return "double precision"
     return {"bool": "boolean", "string": "text"}.get(dtype, "bigint")
@@ -275,4 +336,7 @@ def _output_type(dtype: str) -> str:
 def _warnings(job_file: JobFile) -> tuple[str, ...]:
     job = job_file.job
     unused = [name for name in ("drift",) if getattr(job, name) is not None]
-    return tuple(f"`{name}` is declared, but this version does not act on it yet" for name in unused)
+    said = [f"`{name}` is declared, but this version does not act on it yet" for name in unused]
+    if find_spec("apprise") is None and any(target.apprise for target in job.notify):
+        said.append('`notify` names an Apprise address; to send there: pip install "batchpred[notify]"')
+    return tuple(said)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
-from jobs.score import ScoredChunk, score_chunk
+from jobs.score import ScoredChunk, last_named, score_chunk
+from jobs.transform import TransformError
+from jobs.unreadable import set_unreadable_aside, with_unreadable
 from storage import predictions, runs, unfinished
 from storage.arrow_copy import copy_in
 
@@ -48,12 +50,20 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None]) -
     resumption = Resumption(stopped.chunks if stopped else ())
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
-        scored = score_chunk(plan, chunk.rows)
-        return FinishedChunk(chunk.number, chunk.sha256, chunk.last_key(key), scored)
+        rows, unreadable = set_unreadable_aside(plan, chunk.rows)
+        try:
+            scored = with_unreadable(score_chunk(plan, rows), unreadable)
+        except TransformError as error:
+            first = ", ".join(f"{name}={value}" for name, value in chunk.key_at(0, key).items())
+            raise type(error)(f"{error}, in chunk {chunk.number} (from key {first})") from error
+        last = last_named(plan.table.key, chunk.rows)
+        return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored)
 
     def take_back_outdated() -> None:
         if stopped and stopped.is_sealed:
             raise RowsChangedError
+        if stopped and resumption.has_outdated and not plan.source.is_ordered and resumption.kept:
+            raise RowsChangedError  # which rows came later than a chunk only the order of the key could tell
         if stopped and resumption.has_outdated:
             unfinished.cut_back(connection, plan.table, stopped, resumption.kept)
 

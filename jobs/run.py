@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs import checks
+from jobs import checks, news, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
+from jobs.progress import Progress
 from jobs.resume import RowsChangedError
 from jobs.rows import Writer, score_rows
-from storage import model_life, predictions, runs, unfinished
+from storage import model_life, predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
@@ -30,6 +31,9 @@ log = logging.getLogger("batchpred.run")
 # Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
 # with recovery is over within them, and a scheduler tries again after that.
 RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
+
+# What a complete run may fail at: its table stays for inspection, and readers keep what they have.
+_BLOCKING = (checks.ChecksFailedError, predictions.DuplicateKeyError)
 
 
 @dataclass
@@ -50,6 +54,7 @@ class RunReport:
     seconds: float = 0.0
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
+    scoring: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -75,6 +80,11 @@ class RunReport:
             "seconds": self.seconds,
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """How it was scored, in lines for a person."""
+        return summary.lines(self.scoring) if self.scoring else []
+
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""
         return {
@@ -90,19 +100,23 @@ def run_job(
     model_ref: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _rows: None,
+    on_expected: Callable[[int], None] = lambda _rows: None,
+    is_last_try: bool = True,
 ) -> RunReport:
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
-    `on_progress` is given the number of rows of each chunk once it is committed. KeyboardInterrupt passes
-    through, after the run has been closed.
+    `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, as reading
+    begins, how many there may be in all (0: nobody knows). A failure is told (`notify`) on the last try alone.
+    KeyboardInterrupt passes through, after the run has been closed.
     """
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
+    progress = Progress(on_progress, on_expected)
     began = time.monotonic()
     try:
         for delay in (*RETRY_DELAYS, None):
             try:
-                _attempt(runtime, job_file, interval, report, on_progress, model_ref=model_ref, force=force)
+                _attempt(runtime, job_file, interval, report, progress, model_ref=model_ref, force=force)
                 break
             except BatchpredError as error:
                 # A first connection that fails is a wrong address or a server that is down; a later one is a
@@ -115,9 +129,16 @@ def run_job(
                 )
                 time.sleep(delay)
     except BatchpredError as error:
-        status = {checks.ChecksFailedError: "blocked", runs.IntervalHeldError: "held"}
+        status = {runs.IntervalHeldError: "held", **dict.fromkeys(_BLOCKING, "blocked")}
         report.status = status.get(type(error), "failed")
         report.error, report.exit_code = str(error), error.exit_code
+    except MemoryError:
+        report.exit_code = 1
+        report.error = (
+            f"{report.job}: this machine has not enough memory for a chunk of {job_file.job.chunk_rows} rows; "
+            "lower `chunk_rows` and `batch_size` in the job file, or give it more, and run again: what is done "
+            "is kept"
+        )
     except Exception as error:  # one job's surprise must not cost the others their run
         log.debug("run failed", exc_info=True)
         report.error, report.exit_code = (
@@ -126,6 +147,8 @@ def run_job(
         )
     finally:
         report.seconds = round(time.monotonic() - began, 3)
+    if report.status == "failed" and is_last_try:
+        news.failed(runtime.database, job_file, interval, report)
     return report
 
 
@@ -134,7 +157,7 @@ def _attempt(
     job_file: JobFile,
     interval: Interval,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
     *,
     model_ref: str | None,
     force: bool,
@@ -146,6 +169,7 @@ def _attempt(
     """
     report.attempts += 1
     with (
+        watch.kept(),
         runtime.database.errors(f"run of {report.job}"),
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
@@ -156,7 +180,7 @@ def _attempt(
         with runs.claim(runtime.database, connection, plan.slot) as claim:
             # Whoever held the claim before us may have published just now.
             if not _is_published(connection, plan, report, force=force):
-                _run(connection, plan, claim, report, on_progress)
+                _run(connection, plan, claim, report, progress)
 
 
 def _run(
@@ -164,7 +188,7 @@ def _run(
     plan: Plan,
     claim: runs.Claim,
     report: RunReport,
-    on_progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
 
@@ -178,8 +202,11 @@ def _run(
             "run resumed" if stopped else "run started",
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
-        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, on_progress)
-        run = runs.finish_scoring(connection, claim, run_id)
+        progress.begin(connection, plan, stopped)
+        report.chunks_resumed = score_rows(Writer(connection, claim, run_id, stopped), plan, progress.on_rows)
+        with connection.transaction():
+            report.scoring = summary.write_down(connection, run_id, plan)
+            run = runs.finish_scoring(connection, claim, run_id)
         report.count(run)
         if stopped is None or not stopped.is_sealed:
             with connection.transaction():
@@ -189,14 +216,16 @@ def _run(
         checks.check(connection, plan, run)
         predictions.attach(connection, plan.table, run_id, claim.check)
         show = partial(predictions.show, job=plan.table)
-        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show))
-    except checks.ChecksFailedError as error:
-        runs.close_run(connection, claim, run_id, "blocked", str(error))
+        tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
+        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
+    except _BLOCKING as error:
+        tell = partial(news.blocked, plan=plan, report=report, error=str(error))
+        runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
         report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
-        _run(connection, plan, claim, report, on_progress)
+        _run(connection, plan, claim, report, progress)
         return
     except runs.ClaimLostError:
         raise  # whoever has the claim now has closed this run, or goes on with it
@@ -210,7 +239,7 @@ def _run(
 def _start(connection: Connection, plan: Plan, claim: runs.Claim) -> int:
     """Write a new run down and make its table: both, or neither."""
     with connection.transaction():
-        definition, table = plan.job_file.definition, plan.table.as_json()
+        definition, table = plan.definition, plan.table.as_json()
         run_id = runs.start_run(connection, claim, plan.pin, definition, table)
         predictions.create_run_table(connection, plan.table, run_id)
         claim.check(connection)
@@ -227,7 +256,7 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
     reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if known else repr(error)
     with suppress(Exception):
         closed = runs.close_run(connection, claim, run_id, "failed", reason)
-        if closed and isinstance(error, (JobError, predictions.DuplicateKeyError)):
+        if closed and isinstance(error, JobError):
             predictions.drop_run_table(connection, run_id)
 
 

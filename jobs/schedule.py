@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from cronsim import CronSim
 
+from jobs.deliver import watching
 from jobs.interval import latest_complete
 from jobs.run import RunReport, run_job
 from storage import moves, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
@@ -50,6 +52,10 @@ class Ticker:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._not_before: dict[tuple[str, str], datetime] = {}
+
+    def watching(self, job_files: list[JobFile]) -> AbstractContextManager[None]:
+        """Look for what is to be told, and deliver it, while a pass goes on and once when it has ended."""
+        return watching(self._runtime.database, job_files)
 
     def tick(self, job_files: Iterable[JobFile], now: datetime) -> list[RunReport]:
         """Run every job whose due interval is not published; return what became of each run.

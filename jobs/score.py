@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.errors import JobError
-from jobs.model import Quarantined
+from jobs.model import Quarantined, Scored
+from jobs.transform import LEFT_OUT, rows_left_out
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.model import Scored
     from jobs.plan import Plan
     from storage.job_table import Column
-
-# One float32 matrix of 20 columns is then 1.3 MB, which stays in a core's second-level cache; some models get
-# slower above 16k to 64k rows, and calls of 1k rows and more cost next to nothing each.
-DEFAULT_BATCH_ROWS = 16_384
 
 _ARROW_TYPES = {
     "bigint": pa.int64(),
@@ -31,6 +27,9 @@ _ARROW_TYPES = {
     "text": pa.string(),
     "boolean": pa.bool_(),
     "date": pa.date32(),
+    "real[]": pa.list_(pa.float32()),
+    "double precision[]": pa.list_(pa.float64()),
+    "bigint[]": pa.list_(pa.int64()),
 }
 
 
@@ -38,10 +37,6 @@ _ARROW_TYPES = {
 _DAYS = (-719_162, 2_932_896)
 # A B-tree entry has 2,704 bytes at most, for all columns of a key together.
 _MAX_KEY_BYTES = 1_000
-
-
-class KeyValueError(JobError):
-    """The source gave a row whose key could be neither published nor named in quarantine."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,18 @@ class ScoredChunk:
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
-    """Score the rows of one chunk, in batches. Raises KeyValueError and ModelError."""
-    for column in plan.table.key:
-        _check_key(plan, column, rows[column.name])
+    """Score the rows of one chunk, in batches; rows whose key no prediction can have are set aside unscored.
+
+    Raises TransformError and ModelError.
+    """
     key = [column.name for column in plan.table.key]
-    batch_rows = plan.job_file.job.batch_size or DEFAULT_BATCH_ROWS
-    scored = plan.model.model.score(rows, plan.scoring, batch_rows)
+    unnamed = _unnamed(plan.table.key, rows)
+    named = np.setdiff1d(np.arange(rows.num_rows), np.array([each.row for each in unnamed], dtype=np.int64))
+    given = rows.take(named) if unnamed else rows
+    scored = scored_rows(plan, given)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
-    columns = [*rows.select(key).take(good).columns, *scored.columns.filter(kept).columns]
+    columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept).columns]
     predictions = pa.table(
         [
             values.cast(_ARROW_TYPES[column.type])
@@ -70,33 +68,51 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         ],
         names=[column.name for column in plan.table.columns],
     )
-    quarantined = [*scored.quarantined, *unwritable]
+    unscored = [Quarantined(int(named[each.row]), each.reason) for each in scored.quarantined + unwritable]
+    quarantined = sorted(unnamed + unscored, key=lambda each: each.row)
     return ScoredChunk(
         predictions,
-        _set_aside(rows, key, [column.name for column in plan.features], quarantined),
+        _set_aside(rows, plan.table.key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
     )
 
 
-def _check_key(plan: Plan, column: Column, values: pa.ChunkedArray) -> None:
-    """Refuse keys that could be neither published nor named in quarantine: NULL, endless dates, very long text."""
-    bad, what, mend = values.null_count, "is NULL", "IS NOT NULL"
-    if not bad and column.type == "date":
-        # 'infinity' arrives as a day count that no calendar has.
-        days = values.cast(pa.int32())
-        bad = pc.sum(pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))).as_py() or 0
-        what, mend = "lies outside the years 1 to 9999", "BETWEEN '0001-01-01' AND '9999-12-31'"
-    if not bad and column.type == "text":
-        bad = pc.sum(pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)).as_py() or 0
-        what, mend = (
-            f"is longer than {_MAX_KEY_BYTES} bytes",
-            f"IS NOT NULL AND length(…) <= {_MAX_KEY_BYTES}",
-        )
-    if bad:
-        raise KeyValueError(
-            f"{plan.source.where}: key column {column.name} {what} in {bad} row(s); "
-            f"add `WHERE {column.name} {mend}` to the query, or mend the source"
-        )
+def last_named(key: Sequence[Column], rows: pa.Table) -> int | None:
+    """Return the place of the last row whose key a prediction can have; None where there is none."""
+    unnamed = {each.row for each in _unnamed(key, rows)}
+    return next((row for row in range(rows.num_rows - 1, -1, -1) if row not in unnamed), None)
+
+
+def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
+    """The rows whose key names nothing: NULL, a date without an end, text too long for an index."""
+    reasons: dict[int, str] = {}
+    for column in key:
+        values = rows.column(column.name)
+        faults = [(values.is_null(), "is NULL")] if values.null_count else []
+        if column.type == "date":
+            # 'infinity' arrives as a day count that no calendar has.
+            days = values.cast(pa.int32())
+            outside = pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))
+            faults.append((outside, "lies outside the years 1 to 9999"))
+        if column.type == "text":
+            long = pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)
+            faults.append((long, f"is longer than {_MAX_KEY_BYTES} bytes"))
+        for bad, what in faults:
+            for row in pc.indices_nonzero(pc.fill_null(bad, fill_value=False)).to_pylist():
+                reasons.setdefault(row, f"key column {column.name} {what}")
+    return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
+
+
+def scored_rows(plan: Plan, rows: pa.Table) -> Scored:
+    """Score the rows, or what the job's transform makes of them; either way by their places among `rows`."""
+    if plan.transform is None:
+        return plan.model.model.score(rows, plan.scoring, plan.batches)
+    made, places = plan.transform.apply(rows)
+    scored = plan.model.model.score(made, plan.scoring, plan.batches)
+    reason = LEFT_OUT.format(plan.transform.name)
+    quarantined = [Quarantined(int(places[each.row]), each.reason) for each in scored.quarantined]
+    quarantined += [Quarantined(int(row), reason) for row in rows_left_out(rows.num_rows, places)]
+    return Scored(scored.columns, places[scored.rows], sorted(quarantined, key=lambda each: each.row))
 
 
 def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArray, list[Quarantined]]:
@@ -118,21 +134,41 @@ def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArra
 
 
 def _set_aside(
-    rows: pa.Table, key: Sequence[str], features: Sequence[str], quarantined: Sequence[Quarantined]
+    rows: pa.Table, key: Sequence[Column], features: Sequence[str], quarantined: Sequence[Quarantined]
 ) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
-    taken = rows.take(pa.array([each.row for each in quarantined], pa.int64())).to_pylist()
+    if not quarantined:
+        return []
+    taken = rows.take(pa.array([each.row for each in quarantined], pa.int64()))
+    for column in key:
+        if column.type == "date":  # as text: one without an end is no date of Python's
+            place = taken.schema.get_field_index(column.name)
+            taken = taken.set_column(place, column.name, _days_as_text(taken.column(place)))
+    names = [column.name for column in key]
     return [
         (
-            {name: _plain(row[name]) for name in key},
+            {name: _plain(row[name]) for name in names},
             each.reason,
             {name: _plain(row[name]) for name in features},
         )
-        for row, each in zip(taken, quarantined, strict=True)
+        for row, each in zip(taken.to_pylist(), quarantined, strict=True)
     ]
 
 
+def _days_as_text(values: pa.ChunkedArray) -> pa.Array:
+    def text(days: int | None) -> str | None:
+        if days is None:
+            return None
+        if not _DAYS[0] <= days <= _DAYS[1]:
+            return "infinity" if days > 0 else "-infinity"
+        return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+
+    return pa.array([text(days) for days in values.cast(pa.int32()).to_pylist()], pa.string())
+
+
 def _plain(value: Any) -> Any:
-    """Write a value as JSON can hold it: dates, NaN and infinities as text."""
+    """Write a value as JSON can hold it: dates, NaN and infinities as text, and of a long text its beginning."""
+    if isinstance(value, str) and len(value) > _MAX_KEY_BYTES:
+        return f"{value[:_MAX_KEY_BYTES]}… ({len(value)} characters)"
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float) and math.isfinite(value):

@@ -34,6 +34,10 @@ _DTYPES = {"float": "float32", "double": "float64"} | {
 }
 
 
+# What PostgreSQL has no array of numbers for; uint64 has no integer that holds it.
+_NO_VECTORS = frozenset({"string", "bool", "uint64"})
+
+
 class OutputRef(Protocol):
     """A model output as a job names it: `probabilities[1]` has the name `probabilities` and the index 1."""
 
@@ -44,6 +48,10 @@ class OutputRef(Protocol):
     @property
     def index(self) -> int | None:
         """Which column of a matrix output, counted from 0."""
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether whole rows of a matrix output are kept."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +87,17 @@ class FeatureColumn:
 
 @dataclass(frozen=True)
 class OutputColumn:
-    """A column of predictions and the model output, or column `index` of it, that fills it."""
+    """A column of predictions and the model output, or column `index` of it, that fills it.
+
+    With `is_vector` it holds whole rows of the output, of `width` values where the model says how many.
+    """
 
     column: str
     output_name: str
     index: int | None
     dtype: str
+    is_vector: bool = False
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ class Signature:
         return tuple(FeatureColumn(t.name, t.name, t.dtype, 0, 1, t.rank) for t in self.inputs)
 
     def output_columns(self, columns: Mapping[str, OutputRef]) -> tuple[OutputColumn, ...]:
-        """The columns of predictions, in the order given: each names an output, or one column of a matrix.
+        """The columns of predictions, in the order given: an output, one column of a matrix, or its rows whole.
 
         Raises ModelError for an unknown output, an index that does not fit, and a matrix without an index.
         """
@@ -225,9 +238,19 @@ def _output_column(column: str, ref: OutputRef, outputs: Mapping[str, Tensor]) -
     output = f"column {column!r}: output {tensor.name!r}"
     if tensor.rank > 2:
         raise ModelError(f"{output} has {tensor.rank} dimensions; only [N], [N, 1] and [N, C] can be kept")
+    if ref.is_vector:
+        if tensor.rank == 1 or tensor.dtype in _NO_VECTORS:
+            raise ModelError(
+                f"{output} is {tensor.dtype} of {tensor.rank} dimension(s); whole vectors are kept of numbers, "
+                "[N, D]"
+            )
+        return OutputColumn(column, tensor.name, None, tensor.dtype, is_vector=True, width=tensor.width)
     if ref.index is None:
         if tensor.rank == 2 and tensor.width != 1:
-            raise ModelError(f"{output} is a matrix; choose one column: {_choices(tensor)}")
+            vector = (
+                "" if tensor.dtype in _NO_VECTORS else f"; or keep it whole, as a vector: {tensor.name}[:]"
+            )
+            raise ModelError(f"{output} is a matrix; choose one column: {_choices(tensor)}{vector}")
     elif ref.index < 0 or (tensor.width is not None and ref.index >= tensor.width):
         raise ModelError(f"{output} has no column {ref.index}; there is {_choices(tensor)}")
     return OutputColumn(column, tensor.name, ref.index, tensor.dtype)

@@ -21,7 +21,7 @@ _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 20
 # SQL is never filled in from the environment; a secret is text, whatever it looks like.
 _SQL_TEXT: Place = ("source", "query")
-_SECRET: Place = ("source", "dsn")
+_SECRETS: tuple[Place, ...] = (("source", "dsn"), ("notify",))
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")
 }
@@ -61,7 +61,7 @@ def read_document(text: str, where: str, environ: Mapping[str, str]) -> Document
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         flow = str(error.context).startswith("while parsing a flow") and "but got '{'" in str(error.problem)
-        hint = "; put ${…} in quotation marks between { } or [ ]" if flow else ""
+        hint = "; put ${…} and {…} in quotation marks between { } or [ ]" if flow else ""
         raise JobFileError(f"{where}:{line}:{column}: this is not YAML: {error.problem}{hint}") from None
     except yaml.YAMLError as error:
         raise JobFileError(f"{where}:1:1: this is not YAML: {str(error).splitlines()[0]}") from None
@@ -149,7 +149,7 @@ class _Reader:
         if (
             node.style is None
             and re.fullmatch(r"\$\{[^}]*\}", node.value)
-            and place not in (_SQL_TEXT, _SECRET)
+            and not any(place[: len(each)] == each for each in (_SQL_TEXT, *_SECRETS))
         ):
             plain = (True, False)
             tag = self._loader.resolve(yaml.ScalarNode, text, plain) if text.strip() == text != "" else _STR  # type: ignore[no-untyped-call]

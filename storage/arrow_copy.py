@@ -16,7 +16,7 @@ def copy_in(connection: Connection, table: sql.Identifier, rows: pa.Table) -> No
     """Append rows to a table whose columns have the Arrow columns' names and types.
 
     int64 goes to bigint, int32 to integer, double to double precision, string to text, bool to boolean,
-    date32 to date, timestamp[us, UTC] to timestamptz.
+    date32 to date, timestamp[us, UTC] to timestamptz; lists of float, double and int64 to arrays.
     """
     from pgpq import ArrowToPostgresBinaryEncoder
 

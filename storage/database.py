@@ -12,6 +12,7 @@ from psycopg import conninfo, sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
+from storage import watch
 from storage.errors import ConfigurationError, StorageError
 from storage.queries import load
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = "dict[str, Any]"
 Connection: TypeAlias = "psycopg.Connection[Row]"
+
+_POOL_PATIENCE_SECONDS = 2.0
 
 _SCHEMES = re.compile(r"^(postgres|postgresql)(\+psycopg)?://")
 
@@ -124,6 +127,7 @@ class Database:
                 f"cannot connect to {self.place}: {self.redact(_reason(error))}; "
                 "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
             ) from None
+        watch.note(connection, self)
         if as_writer:
             with self.errors("taking the writer's role"):
                 _become_writer(connection)
@@ -158,6 +162,9 @@ class Database:
             min_size=1,
             max_size=size,
             check=ConnectionPool.check_connection,
+            # The pool doubles its pauses between attempts: after minutes without a database it would stay away
+            # for minutes more. Given up early, it tries anew with the next who asks.
+            reconnect_timeout=_POOL_PATIENCE_SECONDS,
             open=False,
         )
 
@@ -198,6 +205,7 @@ class Database:
 
         Raises DatabaseError.
         """
+        given_up = watch.given_up()
         try:
             yield
         except psycopg.Error as error:
@@ -206,6 +214,11 @@ class Database:
             code = "08000" if lost else error.sqlstate or ""
             advice = _ADVICE.get(code) or _ADVICE.get(code[:2], "`--traceback` shows where")
             said = self.redact(error.diag.message_primary or _reason(error))
+            if lost and watch.given_up() > given_up:
+                said = f"nothing any more, for {watch.SILENCE:g} s on a connection that stays open"
+                advice = (
+                    "look at the network and what stands in between, then run again: what is done is kept"
+                )
             fault = DatabaseError(f"{doing}: {self.place} says: {said}{state}; {advice}")
             fault.is_transient = is_transient(error)
             raise fault from error

@@ -38,10 +38,13 @@ def ndjson(connection: Connection, job: ServedJob, run_id: int | None) -> Genera
 def rows_of(job: ServedJob, run_id: int | None) -> sql.Composed:
     """Select the key, the outputs and run_id of a run, or of what an incremental job shows now."""
     if run_id is None:
-        current = sql.Identifier("predictions", job.name)
-        return reads.compose("export_current", columns=reads.columns(job), source=current)
+        current = reads.current_view(job)
+        return reads.compose("export_current", columns=reads.columns(job, as_stored=True), source=current)
     return reads.compose(
-        "export", columns=reads.columns(job), source=reads.history_view(job), run_id=sql.Literal(run_id)
+        "export",
+        columns=reads.columns(job, as_stored=True),
+        source=reads.history_view(job),
+        run_id=sql.Literal(run_id),
     )
 
 

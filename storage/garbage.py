@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from storage import moves, runs
+from storage import events, moves, runs
 from storage.errors import StorageError
 from storage.predictions import run_table
 from storage.queries import load
@@ -36,6 +36,7 @@ _SQL = load("garbage")
 SUPERSEDED = timedelta(days=30)
 STOPPED = timedelta(days=7)
 GRACE = timedelta(minutes=10)
+TOLD = timedelta(days=90)
 _LOCK_TIMEOUT = "5s"
 
 
@@ -61,8 +62,9 @@ def collect(
     superseded: timedelta = SUPERSEDED,
     stopped: timedelta = STOPPED,
 ) -> Collected:
-    """Drop what nobody can reach, and what is older than `retention` says for its job."""
+    """Drop what nobody can reach, what is older than `retention` says for its job, and events long told."""
     collected = Collected()
+    events.forget_old(connection, TOLD)
     found = connection.execute(
         _SQL["unreachable"], {"superseded": max(superseded, grace), "stopped": stopped}
     ).fetchall()

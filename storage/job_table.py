@@ -15,7 +15,8 @@ from storage.queries import load
 class Column:
     """A key or output column: its name, its PostgreSQL type, and for keys what a client may write for it.
 
-    `type` is one of bigint, double precision, text, boolean, date: what every BI tool can read.
+    `type` is one of bigint, double precision, text, boolean, date: what every BI tool can read; an output may also
+    be a vector, real[], double precision[] or bigint[], which none reads and no view for them shows.
     `kind` is integer, text, uuid or date for a key (a uuid is kept as its text), and "" for an output.
     """
 
@@ -23,6 +24,11 @@ class Column:
     type: str
     kind: str = ""
     comment: str = ""
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it holds an array of numbers."""
+        return self.type.endswith("[]")
 
 
 @dataclass(frozen=True)

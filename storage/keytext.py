@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from storage.served import ServedJob
 
 _BIGINT = 1 << 63
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 MAX_KEY_CHARACTERS = 255
 # What a key column of each kind is in PostgreSQL; a uuid is kept as its canonical text.
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
@@ -46,9 +47,9 @@ def _parse_part(name: str, kind: str, part: object) -> Any:
 
 
 def _integer(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not -_BIGINT <= int(text) < _BIGINT:
+    if not _INTEGER.fullmatch(text) or not -_BIGINT <= (value := int(text)) < _BIGINT:
         raise ValueError
-    return int(text)
+    return value
 
 
 def _date(text: str) -> date:

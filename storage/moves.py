@@ -134,7 +134,8 @@ def withdraw(connection: Connection, job: str, interval_start: datetime, run_id:
 def publish_blocked(database: Database, connection: Connection, run_id: int, why: str) -> Move:
     """Publish a run that a check blocked; who did it and why are recorded.
 
-    Raises UnknownRunError, NothingToMoveError where it is not blocked, and what claiming the interval raises.
+    Raises UnknownRunError, NothingToMoveError where it is not blocked, DuplicateKeyError where a key stands there
+    twice, and what claiming the interval raises.
     """
     run = _run(connection, run_id)
     if run["status"] != "blocked":
@@ -147,6 +148,10 @@ def publish_blocked(database: Database, connection: Connection, run_id: int, why
     with runs.claim(database, connection, slot) as claim:
         now = _number(runs.published_run(connection, slot))
         job = JobTable.from_json(run["job_table"])
+        if not run["is_sealed"]:  # keys that stand there twice: no reason why makes one of them the right one
+            with connection.transaction():
+                predictions.seal(connection, job, run_id)
+                claim.check(connection)
         predictions.attach(connection, job, run_id, claim.check)
         show, override = partial(predictions.show, job=job), (why, this_person())
         predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, override=override))

@@ -42,7 +42,9 @@ _DDL_PATIENCE_SECONDS = 60.0
 
 
 class DuplicateKeyError(StorageError):
-    """The source gave one key more than once."""
+    """The source gave one key more than once; which of the rows is right nobody can say, so none is published."""
+
+    exit_code = 3
 
 
 class ColumnsChangedError(StorageError):
@@ -62,7 +64,7 @@ def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
     Raises ColumnsChangedError where a column changed its type or the key changed: published predictions
     cannot be read through such a view.
     """
-    found = _columns_of(connection, job.identifier)
+    found = columns_of(connection, job.identifier)
     if not found:
         return ()
     new = tuple(column for column in job.outputs if column.name not in found)
@@ -98,12 +100,24 @@ def seal(connection: Connection, job: JobTable, run_id: int) -> None:
     """
     key = sql.SQL(", ").join(sql.Identifier(column.name) for column in job.key)
     try:
-        connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
-    except errors.UniqueViolation as error:
-        raise DuplicateKeyError(
-            f"{job.name}: the query gives a key more than once: {error.diag.message_detail or ''} "
-            "each key may have one row in an interval; aggregate, or add a column to `key`"
-        ) from None
+        with connection.transaction():
+            connection.execute(compose("add_key", run_table=run_table(run_id), key=key))
+    except errors.UniqueViolation:
+        twice = connection.execute(compose("duplicate_keys", run_table=run_table(run_id), key=key)).fetchall()
+        raise DuplicateKeyError(_said_of(job, twice)) from None
+
+
+def _said_of(job: JobTable, twice: list[Row]) -> str:
+    shown = [
+        f"{', '.join(f'{column.name} {row[column.name]}' for column in job.key)} ({row['rows']} rows)"
+        for row in twice
+    ]
+    more = twice[0]["keys"] - len(twice)
+    return (
+        f"{job.name}: not published, readers keep what they have: {twice[0]['keys']} key(s) stand there more than "
+        f"once: {'; '.join(shown)}{f' and {more} more' if more else ''}; each key may have one row in an interval: "
+        "aggregate, or add a column to `key`"
+    )
 
 
 def analyze(connection: Connection, run_id: int) -> None:
@@ -144,14 +158,14 @@ def _attach(
         connection.execute(_SQL["lock_job_tables"], {"job": job.name})
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_DDL_LOCK_TIMEOUT))
         new = check_columns(connection, job)
-        if not _columns_of(connection, job.identifier):
+        if not columns_of(connection, job.identifier):
             columns = _definitions(job.key, job.outputs)
             connection.execute(compose("create_job_table", table=job.identifier, columns=columns))
         for column in new:
             _add_column(connection, job.identifier, column)
         # Outputs of earlier definitions, which this run does not have: a partition has its parent's columns.
-        present = _columns_of(connection, run_table(run_id))
-        for name, type_ in _columns_of(connection, job.identifier).items():
+        present = columns_of(connection, run_table(run_id))
+        for name, type_ in columns_of(connection, job.identifier).items():
             if name not in present:
                 _add_column(connection, run_table(run_id), Column(name, type_))
         if not _is_attached(connection, run_id):
@@ -230,7 +244,8 @@ def _let_statements_finish(connection: Connection, job: JobTable) -> None:
         at_work &= {row["virtualtransaction"] for row in connection.execute(_SQL["statements_on"], table)}
 
 
-def _columns_of(connection: Connection, table: sql.Identifier) -> dict[str, str]:
+def columns_of(connection: Connection, table: sql.Identifier) -> dict[str, str]:
+    """Return the columns of a table or view with their types, in order; none where it does not exist."""
     rows = connection.execute(_SQL["table_columns"], {"table": table.as_string(connection)})
     return {row["name"]: row["type"] for row in rows}
 
@@ -257,6 +272,9 @@ _TYPES = {
     "double precision": sql.SQL("double precision"),
     "boolean": sql.SQL("boolean"),
     "date": sql.SQL("date"),
+    "real[]": sql.SQL("real[]"),
+    "double precision[]": sql.SQL("double precision[]"),
+    "bigint[]": sql.SQL("bigint[]"),
 }
 
 

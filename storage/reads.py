@@ -52,7 +52,7 @@ def served_job(connection: Connection, name: str) -> ServedJob:
 
 def current_prediction(connection: Connection, job: ServedJob, key: Sequence[Any]) -> Row | None:
     """Look one key up in what readers see now, with its provenance: one statement. None where it has none."""
-    rows = by_keys(job, [], source=sql.Identifier("predictions", job.name), shown=sql.SQL("p.*"))
+    rows = by_keys(job, [], source=current_view(job), shown=sql.SQL("p.*"))
     return connection.execute(rows, key_arrays(job, [key])).fetchone()
 
 
@@ -69,7 +69,7 @@ def predictions_of(
 def look_up(job: ServedJob, run_id: int | None) -> sql.Composed:
     """Write the statement that looks keys up, given as `key_arrays` makes them."""
     if run_id is None:
-        return by_keys(job, [], source=sql.Identifier("predictions", job.name))
+        return by_keys(job, [], source=current_view(job))
     return by_keys(job, [sql.SQL("p.run_id = {}").format(sql.Literal(run_id))])
 
 
@@ -177,15 +177,36 @@ def _key(job: ServedJob) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier("p", name) for name in job.key_names)
 
 
-def columns(job: ServedJob) -> sql.Composed:
-    """Name what a row has: the key, the outputs and run_id."""
+def columns(job: ServedJob, *, as_stored: bool = False) -> sql.Composed:
+    """Name what a row has: the key, the outputs and run_id.
+
+    Vectors are read as double precision unless `as_stored`: of a real the driver makes another number when it
+    comes as text (0.1) than when it comes in binary (0.10000000149011612).
+    """
+    kinds = {} if as_stored else {name: kind for name, kind in job.outputs if kind == "real[]"}
     names = (*job.key_names, *job.output_names, "run_id")
-    return sql.SQL(", ").join(sql.Identifier("p", name) for name in names)
+    return sql.SQL(", ").join(
+        sql.SQL("{}::float8[] AS {}").format(sql.Identifier("p", name), sql.Identifier(name))
+        if name in kinds
+        else sql.Identifier("p", name)
+        for name in names
+    )
 
 
 def history_view(job: ServedJob) -> sql.Identifier:
-    """Name the view of all published runs."""
-    return sql.Identifier("predictions", f"{job.name}_history")
+    """Name the view of all published runs that has every output."""
+    return sql.Identifier("predictions", f"{job.name}_vectors" if job.vectors else f"{job.name}_history")
+
+
+def current_view(job: ServedJob) -> sql.Composable:
+    """Name the view of what readers see now; with vectors, the rows of the complete view that it shows."""
+    view = sql.Identifier("predictions", job.name)
+    if not job.vectors:
+        return view
+    key = sql.SQL(", ").join(map(sql.Identifier, job.key_names))
+    return sql.SQL("(SELECT v.* FROM {} AS c JOIN {} AS v USING ({}, run_id))").format(
+        view, history_view(job), key
+    )
 
 
 def compose(statement: str, **parts: sql.Composable) -> sql.Composed:

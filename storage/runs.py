@@ -262,11 +262,13 @@ def publish(
     show: Callable[[Connection], None] = lambda _connection: None,
     *,
     override: tuple[str, str] | None = None,
+    tell: Callable[[Connection], None] = lambda _connection: None,
 ) -> None:
     """Make the run what readers see for its slot: one transaction, all or nothing.
 
-    `show` brings the job's views to its definition, inside that transaction. `override` is (why, who) where a
-    person publishes what a check had blocked. Raises ClaimLostError, and then nothing has changed.
+    `show` brings the job's views to its definition, inside that transaction; `tell` records there what is told
+    of it, once the pointer has moved. `override` is (why, who) where a person publishes what a check had
+    blocked. Raises ClaimLostError, and then nothing has changed.
     """
     why, who = override or (None, None)
     kind = "override" if override else "publish"
@@ -285,16 +287,30 @@ def publish(
             "announce",
         ):
             connection.execute(_SQL[statement], ids)
+        tell(connection)
         claim.check(connection)
 
 
-def close_run(connection: Connection, claim: Claim, run_id: int, status: str, error: str) -> bool:
+def close_run(
+    connection: Connection,
+    claim: Claim,
+    run_id: int,
+    status: str,
+    error: str,
+    *,
+    tell: Callable[[Connection], object] = lambda _connection: None,
+) -> bool:
     """End a run that will not be published; `status` is blocked, failed or abandoned.
 
-    False where another runner has taken the run up: then it is that one's, and nothing was changed.
+    `tell` records in the same transaction what is told of it. False where another runner has taken the run up:
+    then it is that one's, and nothing was changed or told.
     """
     values = {"run_id": run_id, "fence": claim.fence, "status": status, "error": error}
-    return connection.execute(_SQL["close"], values).rowcount == 1
+    with connection.transaction():
+        is_closed = connection.execute(_SQL["close"], values).rowcount == 1
+        if is_closed:
+            tell(connection)
+    return is_closed
 
 
 # The claims this process holds now. One that is not among them, though the ledger says it is this process's, could

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
@@ -191,8 +193,27 @@ runs = Table(
     Column("published_at", _TIME),
     Column("finished_at", _TIME),
     Column("job_table", JSONB, comment="The columns of the run's table and what readers are told of the job"),
+    Column(
+        "scoring",
+        JSONB,
+        comment="How the run was scored: device, provider, fallback, batch size and why, seconds",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
+)
+
+batch_sizes = Table(
+    "batch_sizes",
+    metadata,
+    Column("model_sha256", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("machine", Text, primary_key=True),
+    _required("batch_rows", Integer),
+    _required("threads", Integer),
+    _required("rows_per_second", Double),
+    _now("measured_at"),
+    comment="The batch size and threads that scored a model quickest on a machine; "
+    "deleting a row has it measured again",
 )
 
 claims = Table(
@@ -288,4 +309,67 @@ api_secrets = Table(
     Column("purpose", Text, primary_key=True),
     _required("secret", Text),
     comment="What servers of the read API share: the secret that signs page cursors",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "message_id",
+        Uuid,
+        nullable=False,
+        server_default=func.gen_random_uuid(),
+        comment="What receivers know the event by: the same on every attempt to deliver it",
+    ),
+    _required("job", Text),
+    _required("kind", Text),
+    _required("interval_start", _TIME),
+    Column("run_id", BigInteger, ForeignKey("batchpred.runs.run_id")),
+    Column(
+        "seen_run",
+        BigInteger,
+        comment="The run readers saw of the interval then: a failure is over once they see another",
+    ),
+    Column("happened_at", _TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column(
+        "over_at",
+        _TIME,
+        comment="When a failure, block or lateness was over; until then it is not told again",
+    ),
+    _required("message", JSONB),
+    UniqueConstraint("message_id"),
+    Index(
+        "events_open_interval",
+        "job",
+        "interval_start",
+        "kind",
+        unique=True,
+        postgresql_where=text("over_at IS NULL AND kind IN ('failed', 'blocked')"),
+    ),
+    Index("events_open_late", "job", unique=True, postgresql_where=text("over_at IS NULL AND kind = 'late'")),
+    comment="What is told of a job: one row for each failure, block, lateness, recovery, "
+    "and publish where asked for",
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column(
+        "event_id", BigInteger, ForeignKey("batchpred.events.event_id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("target", Text, primary_key=True, comment="The name of the target in the job file's notify list"),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "next_attempt_at",
+        _TIME,
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="While one is under way: when another process may take it over",
+    ),
+    Column("delivered_at", _TIME),
+    Column("error", Text),
+    Index("deliveries_pending", "next_attempt_at", postgresql_where=text("status = 'pending'")),
+    comment="Whom an event is for, and whether it got there; the address and its secret stay in the job file",
 )

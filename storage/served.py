@@ -48,6 +48,11 @@ class ServedJob:
         return tuple(name for name, _ in self.key)
 
     @property
+    def vectors(self) -> frozenset[str]:
+        """The names of the outputs that are arrays."""
+        return frozenset(name for name, kind in self.outputs if kind.endswith("[]"))
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs."""
         return tuple(name for name, _ in self.outputs)

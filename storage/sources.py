@@ -1,21 +1,24 @@
-"""Where a run's rows come from: a query in PostgreSQL, described beforehand and read as Arrow batches."""
+"""Where a run's rows come from: what every source can do, and a query in PostgreSQL read as Arrow batches."""
 
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, contextmanager, suppress
+import threading
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from psycopg import conninfo, sql
 
+from storage import watch
 from storage.database import is_transient
 from storage.errors import StorageError
 from storage.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
@@ -50,6 +53,15 @@ KEY_KINDS = {
     "bpchar": "text",
     "uuid": "uuid",
     "date": "date",
+    # What Arrow files call them; their int8 is PostgreSQL's int8 in kind, if not in width.
+    "int16": "integer",
+    "int32": "integer",
+    "int64": "integer",
+    "uint8": "integer",
+    "uint16": "integer",
+    "uint32": "integer",
+    "string": "text",
+    "date32": "date",
 }
 
 # A source that somebody has locked is worth a message, not a hanging run.
@@ -66,6 +78,24 @@ _LOST = re.compile(
 )
 
 
+# What helps, by SQLSTATE, where it is not the query that is wrong; and by which words the driver's text is known.
+_ADVICE = {
+    "42501": "; grant SELECT on it to the user that reads, and run again",
+    "53100": "; the source's disk is full, perhaps of what it sorts: free some and run again, what is done is kept",
+    "53200": "; the source is out of memory: lower its work_mem, and run again",
+    "55P03": "; something else has a table of the query locked: run again when that has ended",
+}
+_SAID = {
+    "permission denied": "42501",
+    "No space left on device": "53100",
+    "out of memory": "53200",
+    "lock timeout": "55P03",
+}
+
+# Connections to servers that no longer answer, which cannot be closed before the process ends.
+_left_open: list[ExitStack] = []
+
+
 class SourceError(StorageError):
     """The source query cannot be read: it is wrong, or gives columns the job cannot use."""
 
@@ -77,6 +107,53 @@ class SourceColumn:
     name: str
     type: str
     arrow: str | None
+
+
+class Reader(Protocol):
+    """Rows as Arrow record batches of any size, which jobs.pipeline cuts into chunks."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, in the thread that reads. Raises SourceError."""
+
+    def cancel(self) -> None:
+        """Make a read that is under way in another thread stop."""
+
+
+class Source(Protocol):
+    """What a run asks of where its rows come from, whatever that is.
+
+    `where` is what messages call it, `yields` how they say which columns there are, `mend` what to do about one
+    of a wrong type. `is_ordered`: rows are read in the order of the key.
+    """
+
+    is_ordered: bool
+
+    @property
+    def where(self) -> str: ...  # noqa: D102  # said above
+    @property
+    def yields(self) -> str: ...  # noqa: D102
+    @property
+    def mend(self) -> str: ...  # noqa: D102
+
+    def describe(self) -> tuple[SourceColumn, ...]:
+        """Say which columns there are, without reading a row. Raises SourceError."""
+
+    def estimate(self) -> int | None:
+        """Estimate the rows without reading them; None where nobody knows. Raises SourceError."""
+
+    def count(self) -> int:
+        """Count the rows. Raises SourceError."""
+
+    def shown(self) -> dict[str, Any]:
+        """Say what a plan shows of it, by name."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Say what a run's definition keeps beside the job's own words: what tells one input from another."""
+
+    def read(
+        self, columns: Sequence[SourceColumn], order: Sequence[SourceColumn] = ()
+    ) -> AbstractContextManager[Reader]:
+        """Read these columns of every row, in the order of `order` where `is_ordered`. Raises SourceError."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +168,18 @@ class QuerySource:
     query: BoundQuery
     values: Mapping[str, Any]
     where: str
+
+    is_ordered = True
+    yields = "the query yields"
+    mend = "cast it in the query"
+
+    def shown(self) -> dict[str, Any]:
+        """Say what a plan shows of it, by name."""
+        return {"sql": self.text(), "source": self.database.place}
+
+    def inputs(self) -> dict[str, Any]:
+        """Nothing: what a query gives is known when it is read."""
+        return {}
 
     def describe(self) -> tuple[SourceColumn, ...]:
         """Ask PostgreSQL which columns the query yields, without reading a row. Raises SourceError."""
@@ -110,6 +199,14 @@ class QuerySource:
             row = connection.execute(self._wrapped("SELECT count(*) AS rows FROM", connection))
             return int(row.fetchall()[0]["rows"])
 
+    def estimate(self) -> int | None:
+        """Return how many rows the planner expects, without reading one: good for a time left, not for a check."""
+        with self._session() as connection:
+            row = connection.execute(
+                self._wrapped("EXPLAIN (FORMAT json) SELECT * FROM", connection)
+            ).fetchone()
+        return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else None
+
     def text(self) -> str:
         """Return the query as PostgreSQL gets it, values bound."""
         with self._session() as connection:
@@ -124,8 +221,10 @@ class QuerySource:
         `order` are columns to sort by, text by its bytes; without them rows come in any order, and in another
         one the next time. Raises SourceError.
         """
+        # The driver's own layer, not its DB-API: that one imports pandas, 0.17 s of the start of every run.
+        import adbc_driver_postgresql as driver
+        from adbc_driver_manager import AdbcConnection, AdbcStatement
         from adbc_driver_manager import Error as DriverError
-        from adbc_driver_postgresql import dbapi
 
         with self._session() as connection:
             names = sql.SQL(", ").join(_selected(column) for column in columns)
@@ -137,11 +236,24 @@ class QuerySource:
         address = conninfo.make_conninfo(self.database.url, **session)
         with ExitStack() as stack:
             try:
-                stream = stack.enter_context(dbapi.connect(address, autocommit=True))
-                cursor = stack.enter_context(stream.cursor())
+                before = watch.sockets_open()
+                stream = stack.enter_context(AdbcConnection(stack.enter_context(driver.connect(address))))
+                watched = watch.stream_since(before, self.database)
+                if watched:
+                    stack.callback(watched.close)
+                if watched:
+                    with AdbcStatement(stream) as asked:
+                        watched.pid = _batches(asked, _SQL["own_session"].decode()).read_all()[0][0].as_py()
+                sent = stack.enter_context(AdbcStatement(stream))
             except DriverError as error:
                 raise self.fault(error) from error
-            yield RowReader(cursor, statement.decode(), self)
+            reader = RowReader(sent, statement.decode(), self, watched)
+            try:
+                yield reader
+            finally:
+                if reader.cancelling and reader.cancelling.is_alive():
+                    # Closed under the hands of the thread that asks, the driver would crash the process.
+                    _left_open.append(stack.pop_all())
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
@@ -166,7 +278,8 @@ class QuerySource:
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error).strip().splitlines()[0]
             hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}")
+            advice = _ADVICE.get(error.sqlstate or "", "")
+            fault = SourceError(f"{self.where}: PostgreSQL says: {self.database.redact(said)}{hint}{advice}")
             fault.is_transient = is_transient(error)
             raise fault from error
 
@@ -174,7 +287,8 @@ class QuerySource:
         """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
         found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
         said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
-        fault = SourceError(f"{self.where}: {self.database.redact(said)}")
+        state = next((state for words, state in _SAID.items() if words in str(error)), "")
+        fault = SourceError(f"{self.where}: {self.database.redact(said)}{_ADVICE.get(state, '')}")
         fault.is_transient = bool(_LOST.search(str(error)))
         return fault
 
@@ -182,10 +296,14 @@ class QuerySource:
 class RowReader:
     """The rows of a query as Arrow record batches, in the order the database gives them."""
 
-    def __init__(self, cursor: Any, statement: str, source: QuerySource) -> None:
-        self._cursor = cursor
+    def __init__(
+        self, statement: Any, text: str, source: QuerySource, watched: watch.Stream | None = None
+    ) -> None:
         self._statement = statement
+        self._text = text
         self._source = source
+        self._watched = watched
+        self.cancelling: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Run the query and yield record batches of a few megabytes until it is done. Raises SourceError.
@@ -197,16 +315,15 @@ class RowReader:
         from adbc_driver_postgresql import StatementOptions
 
         try:
-            self._cursor.adbc_statement.set_options(
-                **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
-            )
-            self._cursor.execute(self._statement)
-            batches = self._cursor.fetch_record_batch()
+            self._statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)})
+            with self._waiting():
+                batches = _batches(self._statement, self._text)
         except DriverError as error:
             raise self._source.fault(error) from error
         while True:
             try:
-                batch = batches.read_next_batch()
+                with self._waiting():
+                    batch = batches.read_next_batch()
             except StopIteration:
                 return
             except (OSError, ValueError) as error:  # Arrow's way to say what PostgreSQL said in mid-stream
@@ -214,9 +331,29 @@ class RowReader:
             yield batch
 
     def cancel(self) -> None:
-        """Make a read that is under way in another thread stop now."""
-        with suppress(Exception):  # it may have ended by itself in this very moment
-            self._cursor.adbc_cancel()
+        """Make a read that is under way in another thread stop now, even where the server does not answer."""
+
+        def ask() -> None:
+            with suppress(Exception):  # it may have ended by itself in this very moment
+                self._statement.cancel()
+
+        self.cancelling = threading.Thread(target=ask, name="batchpred-cancel", daemon=True)
+        self.cancelling.start()
+        self.cancelling.join(watch.ANSWER)
+        if self._watched and self.cancelling.is_alive():
+            self._watched.cut()
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._watched.waiting() if self._watched else nullcontext()
+
+
+def _batches(statement: Any, text: str) -> pa.RecordBatchReader:
+    """Send a statement by the Arrow driver and return its rows as they come."""
+    import pyarrow as pa
+
+    statement.set_sql_query(text)
+    stream, _ = statement.execute_query()
+    return pa.RecordBatchReader.from_stream(stream)
 
 
 def _selected(column: SourceColumn) -> sql.Composable:

@@ -88,10 +88,11 @@ def cut_back(connection: Connection, job: JobTable, run: Unfinished, keep: int) 
     """
     ids = {"run_id": run.run_id, "chunk": keep}
     table = run_table(run.run_id)
-    if keep == 0:
+    # A chunk all of whose keys name nothing has an empty one, and no predictions either.
+    last = next((chunk.last_key for chunk in reversed(run.chunks[:keep]) if chunk.last_key), None)
+    if last is None:
         connection.execute(sql.SQL("DELETE FROM {}").format(table))
     else:
-        last = run.chunks[keep - 1].last_key
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in job.key)
         values = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(str(last[column.name]), _TYPES[column.type]) for column in job.key

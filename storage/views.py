@@ -1,13 +1,18 @@
-"""What readers are given of a job: the view of its current predictions and the view of their history."""
+"""What readers are given of a job: the view of its current predictions and the view of their history.
+
+Vectors (embeddings) stand in a third view, `<job>_vectors`, with everything else of every published interval:
+BI tools fail on arrays, and the two views that they read keep to types they know.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from storage.job_table import JobTable, compose
+from storage.job_table import Column, JobTable, compose
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -32,31 +37,44 @@ _CURRENT = {
 }
 
 
+@dataclass(frozen=True)
+class _View:
+    """A view of a job: its name, the statement that makes it, what its comment says, and its columns."""
+
+    name: str
+    definition: str
+    what: str
+    columns: tuple[Column, ...]
+
+
 def refresh(connection: Connection, job: JobTable) -> None:
-    """Create the job's two views, or replace them where their text changed; call it inside a transaction.
+    """Create the job's views, or replace them where their text changed; call it inside a transaction.
 
     Replacing a view waits for its readers and they for it, so a run that changes nothing must not do it: the
     digest of the statements, kept with the job, tells.
     """
-    statements = [
-        *_statements(connection, job, job.name, f"current_{job.mode}_view", _CURRENT[job.mode]),
-        *_statements(connection, job, f"{job.name}_history", "history_view", "every published interval"),
+    plain = tuple(column for column in job.columns if not column.is_vector)
+    made = [
+        _View(job.name, f"current_{job.mode}_view", _CURRENT[job.mode], plain),
+        _View(f"{job.name}_history", "history_view", "every published interval", plain),
     ]
+    if len(plain) < len(job.columns):
+        what = "with vectors, every published interval"
+        made.append(_View(f"{job.name}_vectors", "history_view", what, job.columns))
+    statements = [each for view in made for each in _statements(connection, job, view)]
     digest = hashlib.sha256("".join(each.as_string(connection) for each in statements).encode()).hexdigest()
     names = {
         name: sql.Identifier("predictions", view).as_string(connection)
-        for name, view in (("view", job.name), ("history", f"{job.name}_history"))
+        for name, view in (("view", job.name), ("history", f"{job.name}_history"), ("last", made[-1].name))
     }
     if connection.execute(_SQL["note_views"], {"job": job.name, "digest": digest, **names}).rowcount:
         for statement in statements:
             connection.execute(statement)
 
 
-def _statements(
-    connection: Connection, job: JobTable, name: str, definition: str, what: str
-) -> list[sql.Composed]:
-    view = sql.Identifier("predictions", name)
-    wanted = [column.name for column in job.columns] + list(_PROVENANCE)
+def _statements(connection: Connection, job: JobTable, made: _View) -> list[sql.Composed]:
+    view = sql.Identifier("predictions", made.name)
+    wanted = [column.name for column in made.columns] + list(_PROVENANCE)
     # A view that exists keeps its columns where they are; what is new goes behind them. Outputs of earlier
     # definitions stay, NULL for newer runs.
     rows = connection.execute(_SQL["table_columns"], {"table": view.as_string(connection)})
@@ -69,15 +87,17 @@ def _statements(
         "key": sql.SQL(", ").join(sql.Identifier("p", column.name) for column in job.key),
         "columns": sql.SQL(", ").join(_expression(column) for column in names),
     }
-    comments = {column.name: column.comment for column in job.columns}
+    comments = {column.name: column.comment for column in made.columns}
     comments |= {column: comment for column, (_, comment) in _PROVENANCE.items()}
     readers = connection.execute(_SQL["readers"]).fetchall()
     about = job.description or f"Predictions of job {job.name}"
     return [
-        compose(definition, **parts),
-        sql.SQL("COMMENT ON VIEW {} IS {}").format(view, f"{about} ({what})"),
+        compose(made.definition, **parts),
+        sql.SQL("COMMENT ON VIEW {} IS {}").format(view, f"{about} ({made.what})"),
         *(
-            sql.SQL("COMMENT ON COLUMN {} IS {}").format(sql.Identifier("predictions", name, column), comment)
+            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+                sql.Identifier("predictions", made.name, column), comment
+            )
             for column, comment in comments.items()
         ),
         *(

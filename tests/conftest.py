@@ -23,10 +23,21 @@ _server: dict[str, str] = {}
 _undo = []
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Take up the server that the process which began all workers has started."""
+    _server.update(getattr(config, "workerinput", {}).get("server", {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Give a worker that is about to start the server all of them share."""
+    _start_server()
+    node.workerinput["server"] = dict(_server)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which PostgreSQL the tests run on."""
-    url = _start_server()
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(_start_server()) as connection:
         version = connection.execute("SHOW server_version").fetchone()[0]
     return f"PostgreSQL {version}: {_server['kind']}"
 
@@ -93,9 +104,11 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
     name = f"bp_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
-        try:
-            yield _replace_path(server_url, name)
-        finally:
+    try:
+        yield _replace_path(server_url, name)
+    finally:
+        # A connection of its own: the server may have been restarted in between.
+        with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
@@ -103,7 +116,10 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
 def template_name(server_url: str) -> Iterator[str]:
     """A database at the newest schema revision, to be cloned."""
     with new_database(server_url) as url:
-        upgrade(Database.at(url))
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            # Roles belong to the whole server: two workers that make them at once would trip over each other.
+            connection.execute("SELECT pg_advisory_lock(hashtext('batchpred tests'))")
+            upgrade(Database.at(url))
         yield url.partition("?")[0].rsplit("/", 1)[1]
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from jobs.jobspec.values import Share, Strict
+from jobs.jobspec.values import NotEmpty, Share, Strict
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        raise ValueError(
+            f"{name!r} cannot name a check: a lower-case letter, then up to 62 of a-z, 0-9 and _"
+        )
+    return name
 
 
 class Checks(Strict):
@@ -19,6 +28,11 @@ class Checks(Strict):
         None, min_length=2, max_length=2, description="[low, high] for every floating-point output."
     )
     max_quarantined: Share = Field(0.01, description="Largest share of rows that may be in quarantine.")
+    sql: dict[Annotated[str, AfterValidator(_check_name)], NotEmpty] = Field(
+        default_factory=dict,
+        description="Queries by name over the run (`staged`, and `before` for what readers see); each must find "
+        "no rows.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Checks:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from jobs.device import PROVIDERS
 from jobs.errors import JobFileError
 from jobs.jobspec.checks import Checks, Drift
+from jobs.jobspec.notify import Target, labels_differ
 from jobs.jobspec.output import Output, Retention
 from jobs.jobspec.schedule import Schedule
 from jobs.jobspec.source import Source
 from jobs.jobspec.values import ColumnName, Strict
+from storage.files.pattern import parse_path
 
 DTYPES = (
     "float16", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -24,10 +28,10 @@ DTYPES = (
 def check_job_name(name: str) -> str:
     """Return the name, or raise JobFileError: it becomes the name of a view and of an URL's part."""
     # 55 characters, so that NAME_history fits PostgreSQL's 63 bytes: a longer one would be cut in silence.
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith("_history"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,54}", name) or name.endswith(("_history", "_vectors")):
         raise JobFileError(
             f"{name!r} cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
-            "not ending in _history"
+            "not ending in _history or _vectors"
         )
     return name
 
@@ -45,6 +49,29 @@ def _name(text: str) -> str:
         return check_job_name(text)
     except JobFileError as error:
         raise ValueError(str(error)) from None
+
+
+_DEVICES = ("auto", *PROVIDERS)
+
+
+def _devices(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, (list, tuple)) else [value]
+    for name in names:
+        if name not in _DEVICES:
+            near = get_close_matches(str(name), _DEVICES, n=1)
+            raise ValueError(
+                f"{name!r} is no device; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(_DEVICES)}")
+            )
+    if not names or len(set(names)) < len(names) or ("auto" in names and len(names) > 1):
+        raise ValueError("device: name each once, the preferred first; auto stands alone")
+    return tuple(names)
+
+
+def _transform(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError(f"transform {text!r} is not MODULE:FUNCTION, such as mypackage.features:build")
+    return text
 
 
 def _version(value: Any) -> Any:
@@ -74,6 +101,10 @@ class Job(Strict):
         default_factory=dict,
         description="Source columns and their dtypes: needed, in order, for one matrix input.",
     )
+    transform: Annotated[str, AfterValidator(_transform)] | None = Field(
+        None,
+        description="MODULE:FUNCTION, from DataFrame to DataFrame: applied to each chunk before the model.",
+    )
     model: str = Field(
         min_length=1,
         description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION or s3://…",
@@ -82,8 +113,21 @@ class Job(Strict):
     checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None
     retention: Retention | None = None
+    notify: Annotated[list[Target], AfterValidator(labels_differ)] = Field(
+        default_factory=list, description="Who is told when the job fails, is blocked, is late and recovers."
+    )
+    device: Annotated[
+        tuple[str, ...],
+        BeforeValidator(
+            _devices,
+            json_schema_input_type=Literal[_DEVICES] | list[Literal[_DEVICES]],
+        ),
+    ] = Field(
+        ("auto",),
+        description="Where the model runs: that or nothing. In a list, the first that takes the model.",
+    )
     batch_size: int | None = Field(
-        None, ge=1, le=1_000_000, description="Rows given to the model in one call."
+        None, ge=1, le=1_000_000, description="Rows given to the model in one call; measured if left out."
     )
     chunk_rows: int = Field(
         100_000, ge=1, le=10_000_000, description="Rows read, scored and committed as one unit."
@@ -109,3 +153,25 @@ class Job(Strict):
         if both:
             raise ValueError(f"output: column {both[0]!r} is in the key already")
         return output
+
+    @model_validator(mode="after")
+    def _path_is_bounded(self) -> Job:
+        source = self.source
+        if source.path is None or source.time_column is not None or not source.bounded:
+            return self
+        if not parse_path(source.path).tells_apart(self.interval):
+            needed = "{date} and {hour}" if self.interval == "hour" else "{date}"
+            raise ValueError(
+                f"source: every {self.interval} would score the same files; put {needed} into the path, name the "
+                "`time_column` that tells them apart, or say `bounded: false` if that is meant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _types_are_the_keys(self) -> Job:
+        other = next((name for name in self.source.types if name not in self.key), None)
+        if other is not None:
+            raise ValueError(
+                f"source: types says what {other} is, which is not in the key; the model says what it takes"
+            )
+        return self

@@ -14,18 +14,22 @@ from jobs.jobspec.values import ColumnName, Duration, Strict
 
 @dataclass(frozen=True)
 class OutputRef:
-    """A model output, or element `index` (from 0) of each of its rows."""
+    """A model output, element `index` (from 0) of each of its rows, or with `is_vector` its rows whole."""
 
     name: str
     index: int | None
+    is_vector: bool = False
 
 
 def parse_output_ref(text: str) -> OutputRef:
-    """Parse `label` or `probabilities[1]`. Raises JobFileError."""
-    found = re.fullmatch(r"([^\[\]\s](?:[^\[\]]*[^\[\]\s])?)(?:\[([0-9]{1,6})\])?", text)
+    """Parse `label`, `probabilities[1]` or `embedding[:]`. Raises JobFileError."""
+    found = re.fullmatch(r"([^\[\]\s](?:[^\[\]]*[^\[\]\s])?)(?:\[([0-9]{1,6}|:)\])?", text)
     if not found:
-        raise JobFileError(f"{text!r} is no model output; write its name, or NAME[INDEX] for one element")
-    return OutputRef(found.group(1), int(found.group(2)) if found.group(2) else None)
+        raise JobFileError(
+            f"{text!r} is no model output; write its name, NAME[INDEX] for one element, or NAME[:] for all of them"
+        )
+    name, index = found.groups()
+    return OutputRef(name, int(index) if index and index != ":" else None, index == ":")
 
 
 def _output_ref(text: str) -> str:
@@ -41,7 +45,8 @@ class Output(Strict):
 
     columns: dict[ColumnName, Annotated[str, AfterValidator(_output_ref)]] = Field(
         min_length=1,
-        description="Column in PostgreSQL: model output NAME, or one element of it, NAME[INDEX].",
+        description="Column in PostgreSQL: model output NAME, one element of it, NAME[INDEX], or a whole vector, "
+        "NAME[:].",
     )
     mode: Literal["snapshot", "incremental"] = Field(
         "snapshot",

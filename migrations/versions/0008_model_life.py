@@ -3,6 +3,6 @@
 from migrations.plain_sql import upgrade_with
 
 revision = "0008"
-down_revision = "0003"
+down_revision = "0005"
 
 upgrade = upgrade_with(__file__)

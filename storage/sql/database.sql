@@ -32,3 +32,15 @@ SELECT to_regclass('batchpred.alembic_version') IS NOT NULL AS found;
 -- name: type_names
 -- What the types of a query's columns are called.
 SELECT oid::bigint AS oid, typname FROM pg_type WHERE oid = ANY(%(oids)s);
+
+-- name: session_at_work
+-- Whether the server knows a session, and whether that is busy with something else than waiting for its client;
+-- and the number of the asking session, which a pooler in between tells otherwise.
+SELECT pg_backend_pid(),
+       EXISTS (SELECT FROM pg_stat_activity WHERE pid = %(pid)s::int),
+       EXISTS (SELECT FROM pg_stat_activity
+                WHERE pid = %(pid)s::int AND state IN ('active', 'fastpath function call')
+                  AND wait_event_type IS DISTINCT FROM 'Client');
+
+-- name: own_session
+SELECT pg_backend_pid();

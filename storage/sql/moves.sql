@@ -20,7 +20,9 @@ SELECT runs.run_id, runs.job, runs.as_of_date, runs.interval_start, runs.status,
 -- name: run
 -- Everything the ledger says of one run.
 SELECT runs.*, definitions.definition,
-       to_regclass('batchpred_data._run_' || runs.run_id)::text AS has_table
+       to_regclass('batchpred_data._run_' || runs.run_id)::text AS has_table,
+       EXISTS (SELECT FROM pg_index
+                WHERE indrelid = to_regclass('batchpred_data._run_' || runs.run_id) AND indisprimary) AS is_sealed
   FROM batchpred.runs
   JOIN batchpred.definitions ON definitions.sha256 = runs.definition_sha256
  WHERE run_id = %(run_id)s;

@@ -32,7 +32,8 @@ UPDATE batchpred.jobs
    SET views_sha256 = %(digest)s
  WHERE name = %(job)s
    AND (views_sha256 IS DISTINCT FROM %(digest)s
-        OR to_regclass(%(view)s) IS NULL OR to_regclass(%(history)s) IS NULL);
+        OR to_regclass(%(view)s) IS NULL OR to_regclass(%(history)s) IS NULL
+        OR to_regclass(%(last)s) IS NULL);
 
 -- name: table_columns
 -- The columns of a job's table or view, in order, with their types as format_type writes them.
@@ -56,6 +57,15 @@ CREATE TABLE {run_table} (
 -- name: add_key
 -- After the rows: an index built once is 1.5 to 3 times quicker than one kept up row by row.
 ALTER TABLE {run_table} ADD PRIMARY KEY ({key});
+
+-- name: duplicate_keys
+-- Keys that stand more than once in a run's table: how many there are, and the first of them.
+SELECT {key}, count(*) AS rows, count(*) OVER () AS keys
+  FROM {run_table}
+ GROUP BY {key}
+HAVING count(*) > 1
+ ORDER BY {key}
+ LIMIT 3;
 
 -- name: attach
 ALTER TABLE {table} ATTACH PARTITION {run_table} FOR VALUES IN ({run_id});

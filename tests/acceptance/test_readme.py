@@ -66,7 +66,7 @@ def test_the_commands_for_an_own_job_run(batchpred, database):
     assert 0.99 < row["low"] < 1
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/job-file.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/job-file.md", "docs/files.md"])
 def test_the_job_files_shown_are_valid(page, tmp_path):
     """Every whole job file in the documentation loads."""
     shown = [
@@ -79,7 +79,7 @@ def test_the_job_files_shown_are_valid(page, tmp_path):
         data = yaml.safe_load(text)
         path = tmp_path / f"{data['name']}.job.yaml"
         path.write_text(text, encoding="utf-8")
-        (tmp_path / data["source"]["query_file"]).write_text(
+        (tmp_path / data["source"].get("query_file", "no.sql")).write_text(
             "SELECT 1 WHERE :date IS NOT NULL", encoding="utf-8"
         )
         assert data["name"] == load_job(path, {"WAREHOUSE_DSN": "postgresql://u@h/d"}).job.name

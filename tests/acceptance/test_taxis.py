@@ -1,5 +1,6 @@
 """The main job on real rides: trained with scikit-learn, run by the command, read with SQL."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,38 @@ def test_the_last_day_of_winter_time_has_all_its_rides(project, rides):
     assert ("2019-03-10T00:00:00-05:00", "2019-03-11T00:00:00-04:00", len(day)) == (
         run["interval_start"], run["interval_end"], run["rows"]["read"],
     )  # fmt: skip
+
+
+FILES = "source: {{path: {path}, time_column: pickup{types}}}"
+
+
+def test_table_csv_and_parquet_give_the_same_predictions(project, database, rides):
+    """The same rides as PostgreSQL table, CSV and Parquet: each prediction, and each row set aside, is the same."""
+    names = ["ride_id", "pickup", *NUMBERS, *WORDS]
+    rides[names].to_csv(project.folder / "rides.csv", index=False)
+    rides[names].to_parquet(project.folder / "rides.parquet", index=False)
+    jobs = {"tips": None, "tips_csv": "rides.csv", "tips_parquet": "rides.parquet"}
+    for name, path in jobs.items():
+        if path:
+            types = ", types: {ride_id: integer}" if path.endswith("csv") else ""
+            files = FILES.format(path=path, types=types)
+            text = JOB.replace("source: {query_file: tips.sql}", files).replace("name: tips", f"name: {name}")
+            project.write(f"{name}.job.yaml", text)
+    reports = project("run", "--date", "2019-03-20", "--json", check=True).json["runs"]
+    assert 1 == len({json.dumps(run["rows"]) for run in reports})
+    assert 0 < reports[0]["rows"]["scored"]
+    with database.connect(purpose="test") as connection:
+        found = {
+            name: connection.execute(f"SELECT ride_id, tip FROM predictions.{name} ORDER BY 1").fetchall()
+            for name in jobs
+        }
+        aside = {
+            name: connection.execute(
+                "SELECT key, reason FROM batchpred.quarantine JOIN batchpred.runs USING (run_id)"
+                " WHERE job = %s ORDER BY key",
+                [name],
+            ).fetchall()
+            for name in jobs
+        }
+    assert found["tips"] == found["tips_csv"] == found["tips_parquet"]
+    assert aside["tips"] == aside["tips_csv"] == aside["tips_parquet"]

@@ -20,7 +20,7 @@ import jobs.run
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
-from storage import database, runs
+from storage import database, runs, watch
 from tests.chaos.mutants import MUTANTS
 
 _WRITES = ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "ANALYZE", "COPY", "LOCK", "COMMIT")
@@ -29,8 +29,9 @@ _WRITES = ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "ANALYZE", "
 def main(spec):
     """Run the job as `spec` says and leave what became of it in the file spec["result"].
 
-    spec: url, job, cache, date, result; optional: at, when (before, after), action (kill, stop, drop), lease
-    (seconds), mutant, force.
+    spec: url, job, cache, date, result; optional: at, when (before, after), action (kill, stop, drop, mark), lease
+    (seconds), silence (seconds after which a mute peer is given up), mutant, force, kill_server (the data folder of
+    the server to kill when the run has ended).
     """
     logging.getLogger("batchpred").addHandler(logging.NullHandler())
     points = Points(spec)
@@ -38,6 +39,8 @@ def main(spec):
     if "lease" in spec:
         runs.LEASE = timedelta(seconds=spec["lease"])
         database._IDLE_IN_TRANSACTION_MS = int(1000 * spec["lease"])
+    if "silence" in spec:
+        watch.SILENCE, watch.LOOK_EVERY = spec["silence"], spec["silence"] / 5
     if spec.get("mutant"):
         MUTANTS[spec["mutant"]]()
     scored = count_scored_chunks()
@@ -45,6 +48,8 @@ def main(spec):
     runtime = Runtime(database.Database.at(spec["url"]), Path(spec["cache"]), threads=1)
     interval = interval_named(spec["date"], "day", job_file.job.zone, datetime.now(UTC))
     report = jobs.run.run_job(runtime, job_file, interval, force=spec.get("force", False))
+    if "kill_server" in spec:
+        os.kill(int(Path(spec["kill_server"], "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
     left = {**report.as_json(), "exit_code": report.exit_code, "points": points.seen, "scored": len(scored)}
     draft = Path(spec["result"]).with_suffix(".draft")
     draft.write_text(json.dumps(left, default=str), encoding="utf-8")
@@ -109,6 +114,9 @@ class Points:
         if action == "drop":  # what was sent was done, and the answer never came
             connection.pgconn.finish()
             raise psycopg.OperationalError("the connection is lost")
+        if action == "mark":  # say so, and go on
+            Path(self.spec["result"]).with_suffix(".mark").touch()
+            return
         os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
 
 

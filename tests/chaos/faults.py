@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from tests.chaos.outages import IN_FLIGHT
 from tests.chaos.world import CHUNKS, end, wait, wait_until_stopped
 
-# Chunks that a runner may have scored and not committed: one being written, one waiting, one being scored.
-IN_FLIGHT = 3
 # A frozen holder is taken over when its lease and its open transaction have run out: a second in trials.
 LEASE = 1.0
 TERMINATE = """
@@ -27,6 +26,8 @@ class Verdict:
     """What one trial showed."""
 
     fault: str
+    kind: str = ""
+    seconds: float = 0.0
     kills: int = 0
     lost: int = 0
     duplicate: int = 0
@@ -38,15 +39,25 @@ class Verdict:
     @property
     def holds(self):
         """Whether everything that is promised held."""
-        return not (self.lost or self.duplicate or self.different or self.torn or self.broken)
+        return not self.symptoms
+
+    @property
+    def symptoms(self):
+        """What did not hold, as text: the names of the counts that are not zero, and what else was found."""
+        counts = [name for name in ("lost", "duplicate", "different", "torn") if getattr(self, name)]
+        return "; ".join(counts + [str(each) for each in self.broken])
 
 
-def try_fault(world, fault, **details):
-    """Clone the world, do the fault while a reader looks on, run again, and compare with the clean run."""
+def try_fault(world, fault, *, patient=False, **details):
+    """Clone the world, do the fault while a reader looks on, run again, and compare with the clean run.
+
+    With `patient` the reader may lose its server, and nothing else.
+    """
     named = ", ".join(f"{name}={value}" for name, value in details.items())
-    verdict = Verdict(f"{fault.__name__}({named})")
+    verdict = Verdict(f"{fault.__name__}({named})", fault.__name__)
+    began = time.monotonic()
     with world.clone() as trial:
-        with trial.reader() as reader:
+        with trial.reader(patient=patient) as reader:
             fault(trial, verdict, **details)
             verdict.broken += trial.broken_invariants()
             left = trial.run_until_done()
@@ -55,6 +66,7 @@ def try_fault(world, fault, **details):
         verdict.torn, verdict.reads = len(reader.torn), reader.reads
         verdict.broken += reader.errors + trial.broken_invariants()
         compare(verdict, world.clean, trial.contents())
+    verdict.seconds = time.monotonic() - began
     return verdict
 
 
@@ -107,11 +119,7 @@ def kill_and_count(trial, verdict, *, at):
     """The runner is killed before a chunk commits; the next run scores that chunk and those after it alone."""
     trial.run(at=at, when="before", action="kill")
     verdict.kills += 1
-    done = len(
-        trial.fetch(
-            "SELECT FROM batchpred.chunks JOIN batchpred.runs USING (run_id) WHERE status = 'running'"
-        )
-    )
+    done = len(trial.fetch(DONE_CHUNKS))
     left = trial.run_until_done()
     if (left["scored"], left["chunks_resumed"]) != (CHUNKS - done, done):
         verdict.broken.append(
@@ -119,18 +127,18 @@ def kill_and_count(trial, verdict, *, at):
         )
 
 
-def random_kill(trial, verdict, *, after):
-    """The runner is killed `after` seconds from its start, wherever it is."""
+def random_kill(trial, verdict, *, at_share):
+    """The runner is killed wherever it is, after so large a share of a clean run's time."""
     process, result = trial.start()
-    process.join(after)
+    process.join(at_share * trial.world.seconds)
     end(process)
     verdict.kills += not result.exists()
 
 
-def terminated(trial, verdict, *, after):
+def terminated(trial, verdict, *, at_share):
     """An administrator ends every session of the runner, three times."""
     process, result = trial.start()
-    process.join(after)
+    process.join(at_share * trial.world.seconds)
     with psycopg.connect(trial.url, autocommit=True, application_name="chaos axe") as axe:
         for _ in range(3):
             verdict.kills += len(axe.execute(TERMINATE).fetchall())

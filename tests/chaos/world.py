@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import onnx
@@ -20,6 +20,10 @@ from tests.conftest import new_database
 
 ROWS, CHUNK_ROWS = 2_000, 100
 CHUNKS = ROWS // CHUNK_ROWS
+# The commit points of a run: its claim, itself, each chunk, and then counts, key, statistics, attach, publish and
+# the claim's end. All but statistics and the claim's end are transactions, which end with a COMMIT.
+POINTS = 2 + CHUNKS + 6
+COMMITS = POINTS - 2
 DAYS = ("2026-01-01", "2026-01-02")
 JOB = f"""\
 version: 1
@@ -86,8 +90,9 @@ def model():
 class World:
     """A database with the first day published, to be cloned for each trial, and a clean run's second day."""
 
-    def __init__(self, server_url, folder):
+    def __init__(self, server_url, folder, server=None):
         self.server_url = server_url
+        self.server = server  # the campaign's own, which may be hurt too; None where it was handed to us
         self.folder = Path(folder)
         self.job = self.folder / "chaos.job.yaml"
         self.job.write_text(JOB, encoding="utf-8")
@@ -131,8 +136,14 @@ class World:
     @contextmanager
     def clone(self):
         """A trial on a database of its own."""
-        with new_database(self.server_url, self._template) as url:
-            yield Trial(self, url)
+        with ExitStack() as afterwards:
+            with new_database(self.server_url, self._template) as url:
+                yield Trial(self, url, afterwards)
+
+    def do(self, statement):
+        """Do something to the server, from outside the trials' databases."""
+        with psycopg.connect(self.server_url, autocommit=True, application_name="chaos hand") as connection:
+            connection.execute(statement)
 
     def start(self, spec):
         """Start a runner; return its process and the file in which it will leave its report."""
@@ -148,11 +159,15 @@ class World:
 
 
 class Trial:
-    """One database, the runners let loose on it, and what is held against it."""
+    """One database, the runners let loose on it, and what is held against it.
 
-    def __init__(self, world, url):
+    `afterwards` is what is left again when the database is gone.
+    """
+
+    def __init__(self, world, url, afterwards=None):
         self.world = world
         self.url = url
+        self.afterwards = afterwards
 
     def start(self, **spec):
         """Start a runner and do not wait for it."""
@@ -171,9 +186,9 @@ class Trial:
             time.sleep(0.1)
         return left
 
-    def reader(self, answers=None):
+    def reader(self, *, patient=False):
         """A reader that may meet the old run and the new one."""
-        return Reader(self.url, answers or [self.world.old, self.world.new])
+        return Reader(self.url, [self.world.old, self.world.new], patient=patient)
 
     def fetch(self, query):
         """The rows of a query."""
@@ -181,9 +196,11 @@ class Trial:
             return connection.execute(query).fetchall()
 
     def do(self, statements):
-        """Do something to the database from outside."""
+        """Do something to the database from outside, one statement after the other."""
         with psycopg.connect(self.url, autocommit=True, application_name="chaos hand") as connection:
-            connection.execute(f"SET timezone = UTC; {statements}")
+            connection.execute("SET timezone = UTC")
+            for statement in statements.split(";"):
+                connection.execute(statement)
 
     def current(self):
         """What readers see now: {id: (score, score as an exact number)}."""

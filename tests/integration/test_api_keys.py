@@ -188,3 +188,22 @@ def test_a_runner_cannot_make_keys(database):
     with database.connect(purpose="test", as_writer=True) as writer:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             api_keys.create(writer, "mine")
+
+
+def test_pages_of_other_origins_read_where_they_are_allowed(database, served, connection):
+    """Without --allow-origin no answer lets a page read it; with it those origins may ask and read, others not."""
+    headers = {"Origin": "https://app.example.com", **bearer(api_keys.create(connection, "page"))}
+    asking = {
+        "Origin": "https://app.example.com",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    allowed = []
+    for origins in ((), ("https://app.example.com",), ("https://other.example.com",)):
+        app = create_app(database, origins=origins)
+        with running(app) as address, httpx.Client(base_url=address) as client:
+            found = client.get(PATH, headers=headers)
+            assert 200 == found.status_code
+            asked = client.options(PATH, headers=asking)
+            allowed.append([each.headers.get("access-control-allow-origin") for each in (found, asked)])
+    assert [[None, None], ["https://app.example.com"] * 2, [None, None]] == allowed

@@ -158,9 +158,12 @@ def test_an_open_reader_neither_waits_nor_sees_the_change(publish, connection, d
 
 
 def test_a_duplicate_key_is_named(publish):
-    """Two rows of one key end the run with the key's value in the message."""
-    with pytest.raises(DuplicateKeyError, match=r"more than once: Key \(id\)=\(7\) is duplicated"):
-        publish(1, {"id": [7, 8, 7], "score": [0.1, 0.2, 0.3]})
+    """Rows of one key block the run; the message counts the keys and names the first, with their rows."""
+    says = (
+        r"2 key\(s\) stand there more than once: id 7 \(3 rows\); id 9 \(2 rows\); each key may have one row"
+    )
+    with pytest.raises(DuplicateKeyError, match=says):
+        publish(1, {"id": [7, 8, 7, 9, 7, 9], "score": [0.1] * 6})
 
 
 def test_a_new_output_is_added_to_what_is_published(publish, connection):

@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 from jobs.compress import compress
 from jobs.errors import ModelError
 from jobs.gatekeeper import examine
-from jobs.onnx_file import open_session
+from jobs.session import open_session
 from tests.unit import onnx_models as models
 
 

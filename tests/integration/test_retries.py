@@ -1,40 +1,12 @@
 """What a run does about errors of the database: try again where that helps, end clearly where it does not."""
 
-from datetime import UTC, datetime
-
 import psycopg
 import pytest
 from psycopg import errors
 
 import jobs.rows
-import jobs.run
-from jobs.interval import interval_named
-from jobs.jobfile import load_job
-from jobs.onnx_file import prepare
-from jobs.plan import Runtime
-from storage import registry, runs, sources
-from tests.chaos.world import CHUNKS, JOB, SOURCE, model
-
-
-@pytest.fixture
-def run(database, tmp_path, monkeypatch):
-    """Run the job of twenty chunks in this process and return the report."""
-    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", (0.0, 0.0))
-    path = tmp_path / "chaos.job.yaml"
-    path.write_text(JOB, encoding="utf-8")
-    prepared = prepare(model())
-    with database.connect(purpose="test") as connection:
-        connection.execute(SOURCE)
-        registry.push(
-            connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
-        )
-    job_file = load_job(path, {})
-    interval = interval_named("2026-01-02", "day", job_file.job.zone, datetime.now(UTC))
-
-    def done(**options):
-        return jobs.run.run_job(Runtime(database, tmp_path, threads=1), job_file, interval, **options)
-
-    return done
+from storage import runs, sources
+from tests.chaos.world import CHUNKS
 
 
 def fail_once(monkeypatch, where, name, error, *, call=1, after=False):
@@ -88,6 +60,7 @@ def test_a_publish_whose_reply_was_lost_is_looked_for(run, monkeypatch, force):
         (errors.DiskFull("could not extend file"), "the server's disk is full"),
         (errors.OutOfMemory("out of memory"), "lower chunk_rows"),
         (errors.InsufficientPrivilege("permission denied"), "grant the right"),
+        (MemoryError("4 GB"), "not enough memory for a chunk of 100 rows; lower `chunk_rows`"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -109,7 +82,7 @@ def test_a_locked_source_ends_the_run_with_a_message(run, database, monkeypatch)
         other.execute("LOCK TABLE rows")
         report = run()
     assert (1, "failed", 3) == (report.exit_code, report.status, report.attempts)
-    assert "lock timeout" in report.error
+    assert "lock timeout; something else has a table of the query locked: run again" in report.error
     assert "published" == run().status
 
 
@@ -120,4 +93,20 @@ def test_revoked_rights_on_the_source_are_one_line(run, database):
         connection.execute("ALTER VIEW rows OWNER TO batchpred_analyst")
     report = run()
     assert (1, "failed", 1) == (report.exit_code, report.status, report.attempts)
-    assert "permission denied for table real" in report.error
+    assert "permission denied for table real; grant SELECT on it" in report.error
+
+
+def test_a_source_that_runs_out_of_disk_in_mid_stream_says_so(run, database):
+    """What the server says while rows arrive has its advice too; PostgreSQL itself raises it here."""
+    with database.connect(purpose="test") as connection:
+        connection.execute(
+            "ALTER TABLE rows RENAME TO real; "
+            "CREATE FUNCTION full_at(id bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN IF id = 1500 THEN "
+            "RAISE disk_full USING MESSAGE = 'could not write to temporary file: No space left on device'; END IF; "
+            "RETURN id; END $$; "
+            "CREATE VIEW rows AS SELECT full_at(id) AS id, t, a, b FROM real"
+        )
+    report = run()
+    assert (1, "failed", 1) == (report.exit_code, report.status, report.attempts)
+    assert "No space left on device; the source's disk is full" in report.error
+    assert "\n" not in report.error

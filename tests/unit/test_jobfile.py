@@ -98,7 +98,7 @@ def test_a_whole_file(load, tmp_path):
         (
             (
                 "2:7: 'Churn' cannot name a job: a lower-case letter, then up to 54 of a-z, 0-9 and _, "
-                "not ending in _history"
+                "not ending in _history or _vectors"
             ),
             "name: churn",
             "name: Churn",
@@ -128,12 +128,45 @@ def test_a_whole_file(load, tmp_path):
         ),
         ("8:3: output: column 'customer_id' is in the key already", "{score:", "{customer_id:"),
         (
-            "8:20: 'a[x]' is no model output; write its name, or NAME[INDEX] for one element",
+            (
+                "8:20: 'a[x]' is no model output; write its name, NAME[INDEX] for one element, "
+                "or NAME[:] for all of them"
+            ),
             '"probabilities[1]"',
             '"a[x]"',
         ),
-        ("4:3: give either query or query_file", "query: select 1", "bounded: false"),
-        ("4:3: give either query or query_file", "query: select 1", "query: select 1\n  query_file: a.sql"),
+        ("4:3: give either query, query_file or path", "query: select 1", "bounded: false"),
+        (
+            "4:3: give either query, query_file or path, not query and query_file",
+            "query: select 1",
+            "query: select 1\n  query_file: a.sql",
+        ),
+        (
+            "4:9: path: unknown placeholder {dates}; did you mean {date}?",
+            "query: select 1",
+            "path: a/{dates}.csv",
+        ),
+        (
+            "4:3: time_column is for files (path), and this is a query",
+            "query: select 1",
+            "query: select 1\n  time_column: at",
+        ),
+        (
+            "4:3: params is for a query, and this is a path",
+            "query: select 1",
+            "path: a.csv\n  params: {a: 1}",
+        ),
+        (
+            "1:1: source: every day would score the same files; put {date} into the path, "  # noqa: ISC004
+            "name the `time_column` that tells them apart, or say `bounded: false` if that is meant",
+            "query: select 1",
+            "path: a/{month}.csv",
+        ),
+        (
+            "1:1: source: types says what x is, which is not in the key; the model says what it takes",
+            "query: select 1",
+            "path: a/{date}.csv\n  types: {x: integer}",
+        ),
         ("4:10: it is empty; write it, or leave the key out", "query: select 1", 'query: ""'),
         (
             "4:15: query_file '../a.sql' lies outside the project folder",
@@ -227,7 +260,7 @@ def test_refused_values(expected, found, written, fault, tmp_path):
         (
             (
                 "9:21: this is not YAML: expected ',' or '}', but got '{'; "
-                "put ${…} in quotation marks between { } or [ ]"
+                "put ${…} and {…} in quotation marks between { } or [ ]"
             ),
             "checks: {min_rows: ${N}}",
         ),
@@ -408,7 +441,7 @@ def test_output_reference(expected, text):
 @pytest.mark.parametrize("text", ["", " a", "a[-1]", "a[1", "[1]", "a[1][2]", "a[1.0]"])
 def test_refused_output_reference(text):
     """What is neither a name nor NAME[INDEX] is refused."""
-    with pytest.raises(JobFileError, match="is no model output; write its name, or NAME"):
+    with pytest.raises(JobFileError, match="is no model output; write its name, NAME"):
         parse_output_ref(text)
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from jobs.errors import ModelDamagedError, ModelError
 from jobs.model import Model, Quarantined, ScoringPlan, check_columns
-from jobs.onnx_file import reason_of
+from jobs.session import reason_of
 from jobs.signature import FeatureColumn, OutputColumn, Signature, Tensor
 from tests.unit import onnx_models as models
 
@@ -24,6 +24,7 @@ class Ref(NamedTuple):
 
     name: str
     index: int | None = None
+    is_vector: bool = False
 
 
 MATRIX = {"a": "float32", "b": None, "c": None, "d": None}
@@ -172,6 +173,7 @@ SIGNATURE = Signature(
         (Ref("one"), OutputColumn("c", "one", None, "float32")),
         (Ref("free", 9), OutputColumn("c", "free", 9, "float32")),
         (Ref("unknown"), OutputColumn("c", "unknown", None, "float32")),
+        (Ref("proba", None, is_vector=True), OutputColumn("c", "proba", None, "float32", True, 2)),
     ],
 )
 def test_output_columns(ref, expected):
@@ -184,6 +186,8 @@ def test_output_columns(ref, expected):
     [
         (Ref("probas", 1), "the model has no output 'probas'; did you mean 'proba'?"),
         (Ref("proba"), "is a matrix; choose one column: proba[0] ('no'), proba[1] ('yes')"),
+        (Ref("proba"), "; or keep it whole, as a vector: proba[:]"),
+        (Ref("label", None, is_vector=True), "is int64 of 1 dimension(s); whole vectors are kept of numbers"),
         (Ref("proba", 2), "'proba' has no column 2; there is proba[0] ('no'), proba[1] ('yes')"),
         (Ref("proba", -1), "has no column -1"),
         (Ref("label", 1), "'label' has no column 1; there is label[0]"),
@@ -447,7 +451,10 @@ def test_bisect(batch_size):
     indices[[0, 13, 14, 99]] = 7
     scored = score(models.gather(), {"x": pa.array(indices)}, batch_size=batch_size)
     assert [q.row for q in scored.quarantined] == [0, 13, 14, 99]
-    reason = "Gather: indices element out of data bounds, idx=7 must be within the inclusive range [-3,2]"
+    reason = (
+        "the model fails on this row: Gather: indices element out of data bounds, idx=7 must be within the "
+        "inclusive range [-3,2]"
+    )
     assert {q.reason for q in scored.quarantined} == {reason}
     expected = [i for i in range(100) if i not in {0, 13, 14, 99}]
     assert scored.rows.tolist() == expected

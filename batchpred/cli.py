@@ -19,6 +19,7 @@ from batchpred import (
     cli_models,
     cli_notify,
     cli_quarantine,
+    cli_release,
     cli_runs,
     cli_schedule,
     cli_start,
@@ -168,6 +169,7 @@ def get(
 cli_backfill.add_to(app)
 cli_schedule.add_to(app)
 cli_status.add_to(app)
+cli_release.add_to(app)
 cli_runs.add_to(app)
 app.add_typer(cli_quarantine.app, name="quarantine")
 cli_gc.add_to(app)

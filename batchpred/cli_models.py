@@ -1,19 +1,20 @@
-"""`batchpred models`: push, list and show the versions in the registry."""
+"""`batchpred models push | list | show`; batchpred/cli_model_life.py has what becomes of versions later."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import console
+from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from storage.registry import ModelVersion
 
-app = typer.Typer(no_args_is_help=True, help="The model registry: push, list, show.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="The model registry.", rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -23,15 +24,44 @@ def push(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", exists=True, dir_okay=False)],
     alias: Annotated[str | None, typer.Option(help="Point this alias at the version, e.g. champion.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A metric of it; may be repeated.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TEXT", help="A tag of it; may be repeated.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Its model card, a Markdown file.", exists=True, dir_okay=False)
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check an ONNX file and store it as the next version of NAME."""
-    from jobs.onnx_file import prepare
+    from jobs.gatekeeper import examine
+    from jobs.gates import require
     from storage import registry
 
-    prepared = prepare(file.read_bytes())
-    database = Settings.read().database()
+    facts = registry.Facts(_metrics(metric or []), _pairs("--tag", tag or []), _card(card))
+    prepared = examine(file.read_bytes())
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
+        held = gating.hold_gates(
+            settings,
+            connection,
+            name,
+            label=file.name,
+            metrics=facts.metrics,
+            data=lambda: prepared.data,
+            champion=gating.champion_of(connection, name, alias or "champion"),
+            gates=gates,
+            need_metrics=alias == "champion",
+        )
+        gating.show_gates(held)
+        require(f"{name}: {file.name}", held)
         version, is_new = registry.push(
             connection,
             name,
@@ -39,6 +69,7 @@ def push(
             described=prepared.described,
             source=file.name,
             alias=alias,
+            facts=facts,
         )
     if as_json:
         console.print_json({**_plain(version), "is_new": is_new})
@@ -49,6 +80,10 @@ def push(
     )
     for note in (*version.notes, *_alias_lines(version)):
         console.out.print(f"  {note}")
+    if not is_new and facts != registry.Facts():
+        console.err.print(
+            "warning: a version is immutable: its metrics, tags and card stay as they were pushed"
+        )
 
 
 @app.command(name="list")
@@ -72,7 +107,7 @@ def list_versions(
         [
             {
                 "model": f"{version.name}/{version.version}",
-                "aliases": ", ".join(version.aliases),
+                "aliases": ", ".join(version.aliases) or ("(retired)" if version.retired_at else ""),
                 "sha256": version.sha256[:12],
                 "bytes": version.size,
                 "pushed": version.created_at,
@@ -96,8 +131,11 @@ def show(
     if as_json:
         console.print_json(_plain(version))
         return
-    facts = {name: value for name, value in _plain(version).items() if name not in ("signature", "notes")}
-    console.print_table([{"": name, " ": str(value)} for name, value in facts.items()])
+    unsaid = ("signature", "notes", "card", "deleted_at")
+    facts = {
+        name: value for name, value in _plain(version).items() if name not in unsaid and value is not None
+    }
+    console.print_table([{"": name, " ": _said(value)} for name, value in facts.items()])
     for side in ("inputs", "outputs"):
         console.out.print()
         console.print_table(
@@ -113,6 +151,49 @@ def show(
         )
     for note in version.notes:
         console.out.print(f"note: {note}")
+    if version.card:
+        console.out.print()
+        console.out.print(version.card)
+
+
+cli_model_life.add_to(app)
+cli_compare.add_to(app)
+cli_quantize.add_to(app)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, found, value = text.partition("=")
+        if not found or not name.strip() or "\0" in text:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _metrics(texts: list[str]) -> dict[str, float]:
+    metrics = {}
+    for name, value in _pairs("--metric", texts).items():
+        try:
+            metrics[name] = float(value)
+        except ValueError:
+            metrics[name] = math.nan
+        if not math.isfinite(metrics[name]):
+            raise typer.BadParameter(f"{name}={value!r} is no number", param_hint="--metric")
+    return metrics
+
+
+def _card(path: Path | None) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").replace("\0", "") if path else None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not UTF-8 text", param_hint="--card") from None
 
 
 def _plain(version: ModelVersion) -> dict[str, Any]:

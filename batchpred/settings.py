@@ -13,6 +13,7 @@ from storage.database import Database
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobs.mlflow_registry import MlflowServer
     from jobs.plan import Runtime
 
 
@@ -22,6 +23,8 @@ class Settings:
 
     BATCHPRED_DATABASE_URL   the PostgreSQL to work on; where it is not set, an embedded one is started
     BATCHPRED_HOME           where the embedded server and cached models live
+    MLFLOW_TRACKING_URI      the MLflow server that `mlflow:` models are in; and MLFLOW_TRACKING_TOKEN, or _USERNAME
+                             and _PASSWORD, to log in there
     """
 
     database_url: str | None
@@ -67,7 +70,14 @@ class Settings:
         """Return what a run needs from its surroundings."""
         from jobs.plan import Runtime
 
-        return Runtime(self.database(), self.home / "models")
+        return Runtime(self.database(), self.home / "models", mlflow=self.mlflow())
+
+    def mlflow(self) -> MlflowServer:
+        """Return where MLflow is, under the names MLflow's own client reads."""
+        from jobs.mlflow_registry import MlflowServer
+
+        asked = ("URI", "TOKEN", "USERNAME", "PASSWORD")
+        return MlflowServer(*(self.environ.get(f"MLFLOW_TRACKING_{each}", "") for each in asked))
 
 
 def _default_home(environ: Mapping[str, str]) -> Path:

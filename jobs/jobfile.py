@@ -75,19 +75,11 @@ def definition_digest(definition: Mapping[str, Any]) -> str:
 
 def load_job(path: Path, environ: Mapping[str, str]) -> JobFile:
     """Read one job file and its query. Raises JobFileError with a line, file:line:column first, for each fault."""
-    document = read_document(_text(path, "a job file"), path.name, environ)
+    document = read_document(text_of(path, "a job file"), path.name, environ)
     try:
         job = Job.model_validate(document.data)
     except ValidationError as error:
-        faults = sorted(
-            (
-                _fault(path.name, document, each)
-                for each in error.errors()
-                if not _is_misspelt(tuple(each["loc"]), each["type"], document)
-            ),
-            key=lambda fault: fault[0],
-        )
-        raise JobFileError("\n".join(text for _, text in faults)) from None
+        raise JobFileError(faults_of(error, path.name, document, Job)) from None
     if path.name != job.name + _ENDING:
         line, column = document.position(("name",))
         raise JobFileError(
@@ -145,7 +137,21 @@ def job_schema() -> dict[str, Any]:
     }
 
 
-def _text(path: Path, what: str) -> str:
+def faults_of(error: ValidationError, where: str, document: Document, root: type[BaseModel]) -> str:
+    """Say pydantic's findings about a document of `root`, a line each, in the order they stand in the file."""
+    faults = sorted(
+        (
+            _fault(where, document, each, root)
+            for each in error.errors()
+            if not _is_misspelt(tuple(each["loc"]), each["type"], document, root)
+        ),
+        key=lambda fault: fault[0],
+    )
+    return "\n".join(text for _, text in faults)
+
+
+def text_of(path: Path, what: str) -> str:
+    """Read a file of ours; `what` is what it should be. Raises JobFileError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -173,10 +179,10 @@ def _query(path: Path, job: Job, document: Document) -> str:
         raise JobFileError(
             f"{at}: there is no file {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    return _text(target, "a query file")
+    return text_of(target, "a query file")
 
 
-def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int], str]:
+def _fault(where: str, document: Document, error: Any, root: type[BaseModel]) -> tuple[tuple[int, int], str]:
     """Say one of pydantic's findings in a line, at the node it is about."""
     place: Place = tuple(error["loc"])
     kind = error["type"]
@@ -187,7 +193,7 @@ def _fault(where: str, document: Document, error: Any) -> tuple[tuple[int, int],
         position = document.keys[place]
     if kind == "extra_forbidden":
         position = document.keys[place]
-        what = _unknown_key(place)
+        what = _unknown_key(place, root)
     elif kind == "missing":
         what = f"the key {place[-1]!r} is missing"
     elif kind == "value_error":
@@ -215,21 +221,23 @@ def _found(value: Any) -> str:
     return "empty" if value is None else said
 
 
-def _is_misspelt(place: Place, kind: str, document: Document) -> bool:
+def _is_misspelt(place: Place, kind: str, document: Document, root: type[BaseModel]) -> bool:
     """Whether a key is missing only because it is there with a slip: that is said of the unknown key."""
     there = [str(each[-1]) for each in document.keys if each[:-1] == place[:-1]]
-    known = [name for name in there if name not in Job.model_fields]
+    known = [name for name in there if name not in root.model_fields]
     return kind == "missing" and bool(get_close_matches(str(place[-1]), known, n=1))
 
 
-def _unknown_key(place: Place) -> str:
-    model: Any = Job
+def _unknown_key(place: Place, root: type[BaseModel]) -> str:
+    model: Any = root
     for step in place[:-1]:
         if isinstance(step, int):  # one of a list, whose model the step before has found
             continue
         fields = model.model_fields
-        inner = [fields[step].annotation, *get_args(fields[step].annotation)] if step in fields else []
-        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), Job)
+        if step not in fields:  # a name the file's author chose, within a mapping
+            continue
+        inner = [fields[step].annotation, *get_args(fields[step].annotation)]
+        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), root)
     near = get_close_matches(str(place[-1]), model.model_fields, n=1)
     known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(model.model_fields)}"
     return f"unknown key {place[-1]!r}; {known}"

@@ -68,10 +68,10 @@ def prepare(data: bytes) -> PreparedModel:
     Raises ModelError, in one line that says what is wrong and what to do, for what is no ONNX model, needs
     other files or operators, or cannot score a batch of rows independently.
     """
-    _refuse_lookalikes(data)
+    refuse_lookalikes(data)
     model = _parse(data)
     _refuse_external_data(model)
-    if _strip_zipmaps(model):
+    if strip_zipmaps(model):
         data = model.SerializeToString(deterministic=True)
     try:
         session = open_session(data, threads=1)
@@ -94,7 +94,8 @@ def prepare(data: bytes) -> PreparedModel:
     )
 
 
-def _refuse_lookalikes(data: bytes) -> None:
+def refuse_lookalikes(data: bytes) -> None:
+    """Raise ModelError for what is no ONNX file at first sight, saying what it is and what to do."""
     if not data:
         raise ModelError("the model file is empty; export it again")
     if len(data) > _LARGEST:
@@ -179,7 +180,7 @@ def _refuse_external_data(model: Any) -> None:
                 )
 
 
-def _strip_zipmaps(model: Any) -> bool:
+def strip_zipmaps(model: Any) -> bool:
     """Give each output of a ZipMap the matrix [N, C] it was made of, and keep the class names in metadata.
 
     A ZipMap makes one Python dict per row, 11 times the cost of the scoring itself. The output keeps its

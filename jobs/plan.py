@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
 from jobs.file_source import file_source
+from jobs.gatekeeper import examine
 from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
+from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
-from jobs.onnx_file import prepare
+from jobs.remote_models import fetch_remote, is_remote
 from jobs.summary import batches_for
+from jobs.sums import listed
 from jobs.transform import Transform, load_transform
 from storage import predictions, registry
 from storage.database import Database
@@ -52,6 +55,7 @@ class Runtime:
     database: Database
     model_cache: Path
     threads: int | None = None
+    mlflow: MlflowServer = field(default_factory=MlflowServer)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class ResolvedModel:
     version: int | None
     sha256: str
     model: Model
+    notes: tuple[str, ...] = ()
+    alias: str | None = None
 
     def __str__(self) -> str:
         number = f"/{self.version}" if self.version is not None else ""
@@ -196,7 +202,7 @@ def make_plan(
         model,
         scoring,
         table,
-        _warnings(job_file),
+        (*_warnings(job_file), *model.notes),
         batches_for(connection, job, model.model, scoring),
         transform,
         checks,
@@ -216,23 +222,32 @@ def resolve_model(
     `file:PATH` is read relative to `folder` and checked as a push would check it.
     Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError or DeviceError.
     """
+    notes: tuple[str, ...] = ()
+    alias = None
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
-            prepared = prepare(path.read_bytes())
+            prepared = examine(listed(path, path.read_bytes()))
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
+    elif is_remote(ref):
+        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache)
+        name, version, data, sha256, notes = (
+            remote.name,
+            remote.version,
+            remote.data,
+            remote.sha256,
+            remote.notes,
+        )
     else:
-        found = registry.resolve(connection, registry.ModelRef.parse(ref))
+        asked = registry.ModelRef.parse(ref)
+        found = registry.resolve(connection, asked, to_score=True)
         name, version, sha256 = found.name, found.version, found.sha256
+        alias = asked.alias
         data = registry.fetch(connection, sha256, runtime.model_cache)
-    return ResolvedModel(
-        name,
-        version,
-        sha256,
-        Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device),
-    )
+    model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device)
+    return ResolvedModel(name, version, sha256, model, notes, alias)
 
 
 def _source(

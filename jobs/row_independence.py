@@ -45,6 +45,10 @@ def check_rows_are_independent(session: Any, signature: Signature) -> list[str]:
                 f"the model did not score {_PROBE_ROWS} synthetic rows within {_PROBE_SECONDS:.0f} seconds; "
                 "it may loop without end"
             ) from error
+        if isinstance(error, MemoryError) or "allocat" in str(error):
+            raise ModelError(
+                f"the model asks for too much memory to score {_PROBE_ROWS} rows: {reason_of(error)}"
+            ) from error
         return [f"not checked whether predictions depend on the batch size: {reason_of(error)}"]
     for index, tensor in enumerate(signature.outputs):
         _compare(tensor, batch[index], [run[index] for run in single])

@@ -17,7 +17,7 @@ from jobs.resume import RowsChangedError
 from jobs.retries import cause_of
 from jobs.rows import Writer, score_rows
 from jobs.stopping import HandedOverError, Terms
-from storage import predictions, runs, unfinished, watch
+from storage import model_life, predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
@@ -257,6 +257,7 @@ def _run(
     except _BLOCKING as error:
         tell = partial(news.blocked, plan=plan, report=report, error=str(error))
         runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
+        report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
@@ -294,6 +295,23 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
         closed = runs.close_run(connection, claim, run_id, status, reason)
         if closed and isinstance(error, JobError):
             predictions.drop_run_table(connection, run_id)
+
+
+def _take_back_unstable(connection: Connection, plan: Plan, run_id: int, why: str) -> list[str]:
+    """Move the model's alias back where this was the first run of a version that was just released."""
+    model = plan.model
+    if model.alias is None or model.version is None:
+        return []
+    reason = f"run {run_id} was blocked: {why}"
+    move = model_life.take_back_unstable(connection, model.name, model.alias, model.version, reason)
+    if move is None:
+        return []
+    name, alias = model.name, f"{model.name}@{model.alias}"
+    said = (
+        f"unstable candidate: the first run of {name}/{move.from_version} since its release was blocked, so "
+        f"{alias} points at {name}/{move.to_version} again; run again to score with it"
+    )
+    return [said]
 
 
 def _describe(report: RunReport, plan: Plan) -> None:

@@ -57,7 +57,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     unnamed = _unnamed(plan.table.key, rows)
     named = np.delete(np.arange(rows.num_rows), [each.row for each in unnamed])
     given = rows.take(named) if unnamed else rows
-    scored = _scored(plan, given)
+    scored = scored_rows(plan, given)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good = pa.array(scored.rows).filter(kept)
     columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept).columns]
@@ -103,7 +103,7 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
     return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
 
 
-def _scored(plan: Plan, rows: pa.Table) -> Scored:
+def scored_rows(plan: Plan, rows: pa.Table) -> Scored:
     """Score the rows, or what the job's transform makes of them; either way by their places among `rows`."""
     if plan.transform is None:
         return plan.model.model.score(rows, plan.scoring, plan.batches)

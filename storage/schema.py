@@ -50,6 +50,9 @@ model_files = Table(
     Column("sha256", Text, primary_key=True),
     _required("size", BigInteger),
     _now("stored_at"),
+    Column(
+        "dropped_at", _TIME, comment="When the bytes were deleted, with the last version that needed them"
+    ),
     comment="ONNX files, each once, known by the digest of their bytes",
 )
 
@@ -74,7 +77,23 @@ model_versions = Table(
     _required("source", Text),
     _now("created_at"),
     Column("created_by", Text, nullable=False, server_default=text("SESSION_USER")),
-    UniqueConstraint("name", "sha256"),
+    Column("metrics", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("tags", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("card", Text, comment="The model card, in Markdown"),
+    Column(
+        "profile",
+        JSONB,
+        comment="What features and scores looked like when the version was made: the reference of drift",
+    ),
+    Column("pushed_from", Text, comment="The user and machine it was pushed from"),
+    Column("retired_at", _TIME),
+    Column("retired_why", Text),
+    Column(
+        "deleted_at",
+        _TIME,
+        comment="A deleted version keeps its row: its number is never given again, and history stays whole",
+    ),
+    Index("model_versions_file", "name", "sha256", unique=True, postgresql_where=text("deleted_at IS NULL")),
     comment="Immutable model versions",
 )
 
@@ -100,10 +119,27 @@ model_alias_moves = Table(
     _required("to_version", Integer),
     _now("moved_at"),
     Column("moved_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    Column("kind", Text, nullable=False, server_default=text("'push'")),
+    Column("why", Text),
+    Index("model_alias_moves_alias", "name", "alias", "move_id"),
     ForeignKeyConstraint(
         ["name", "to_version"], ["batchpred.model_versions.name", "batchpred.model_versions.version"]
     ),
     comment='Every move of an alias, so that "which version was champion on 3 March" has an answer',
+)
+
+model_events = Table(
+    "model_events",
+    metadata,
+    Column("event_id", BigInteger, Identity(always=True), primary_key=True),
+    _required("name", Text),
+    Column("version", Integer),
+    _required("kind", Text),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    _now("happened_at"),
+    Column("done_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    Index("model_events_name", "name", "event_id"),
+    comment="What else became of models: gates held, releases, retirements, deletions",
 )
 
 jobs = Table(

@@ -111,7 +111,10 @@ class Job(Strict):
         None,
         description="MODULE:FUNCTION, from DataFrame to DataFrame: applied to each chunk before the model.",
     )
-    model: str = Field(min_length=1, description="NAME@ALIAS, NAME/VERSION or file:PATH.onnx.")
+    model: str = Field(
+        min_length=1,
+        description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION or s3://…",
+    )
     output: Output
     checks: Checks = Field(default_factory=Checks)
     drift: Drift | None = None

@@ -1,11 +1,14 @@
 -- The model registry: files by digest, versions by name and number, aliases that move.
 
 -- name: add_file
--- Announce a file; no row where its bytes are here already.
+-- Announce a file. The update that changes nothing keeps a deletion of the same bytes waiting.
 INSERT INTO batchpred.model_files (sha256, size)
 VALUES (%(sha256)s, %(size)s)
-ON CONFLICT DO NOTHING
-RETURNING sha256;
+ON CONFLICT (sha256) DO UPDATE SET dropped_at = NULL;
+
+-- name: has_bytes
+-- Whether a file's bytes are here: a row if so.
+SELECT 1 AS one FROM batchpred.model_pieces WHERE sha256 = %(sha256)s LIMIT 1;
 
 -- name: add_piece
 INSERT INTO batchpred.model_pieces (sha256, piece, data) VALUES (%(sha256)s, %(piece)s, %(data)s);
@@ -20,15 +23,19 @@ SELECT pg_advisory_xact_lock(hashtextextended('batchpred model ' || %(name)s, 0)
 
 -- name: add_version
 -- The next number for a new file; no row where this name has the very same file already.
-INSERT INTO batchpred.model_versions (name, version, sha256, signature, opset, notes, source)
-SELECT %(name)s, coalesce(max(version), 0) + 1, %(sha256)s, %(signature)s, %(opset)s, %(notes)s, %(source)s
+INSERT INTO batchpred.model_versions (name, version, sha256, signature, opset, notes, source, metrics, tags, card,
+                                      profile, pushed_from)
+SELECT %(name)s, coalesce(max(version), 0) + 1, %(sha256)s, %(signature)s, %(opset)s, %(notes)s, %(source)s,
+       %(metrics)s, %(tags)s, %(card)s, %(profile)s, %(pushed_from)s
   FROM batchpred.model_versions
  WHERE name = %(name)s
-ON CONFLICT (name, sha256) DO NOTHING
+ON CONFLICT (name, sha256) WHERE deleted_at IS NULL DO NOTHING
 RETURNING version;
 
 -- name: version_of_file
-SELECT version FROM batchpred.model_versions WHERE name = %(name)s AND sha256 = %(sha256)s;
+SELECT version
+  FROM batchpred.model_versions
+ WHERE name = %(name)s AND sha256 = %(sha256)s AND deleted_at IS NULL;
 
 -- name: alias_target
 SELECT version FROM batchpred.model_aliases WHERE name = %(name)s AND alias = %(alias)s;
@@ -39,12 +46,15 @@ VALUES (%(name)s, %(alias)s, %(version)s)
 ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version;
 
 -- name: record_move
-INSERT INTO batchpred.model_alias_moves (name, alias, from_version, to_version)
-VALUES (%(name)s, %(alias)s, %(from_version)s, %(version)s);
+INSERT INTO batchpred.model_alias_moves (name, alias, from_version, to_version, kind, why, moved_by)
+VALUES (%(name)s, %(alias)s, %(from_version)s, %(version)s, %(kind)s, %(why)s,
+        concat(session_user, ' (' || %(by)s || ')'));
 
 -- name: versions
 -- Every version, or those of one name, newest first, with size and aliases.
 SELECT v.name, v.version, v.sha256, f.size, v.signature, v.opset, v.notes, v.source, v.created_at, v.created_by,
+       v.pushed_from, v.metrics, v.tags, v.card, v.profile IS NOT NULL AS has_profile, v.retired_at,
+       v.retired_why, v.deleted_at,
        ARRAY(SELECT a.alias
                FROM batchpred.model_aliases AS a
               WHERE a.name = v.name AND a.version = v.version

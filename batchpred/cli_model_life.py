@@ -1,0 +1,351 @@
+"""`batchpred models promote | rollback | retire | delete | diff | pull | verify | history`: a version's life."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchpred import console, gating
+from batchpred.settings import Settings
+
+if TYPE_CHECKING:
+    from storage.model_life import AliasMove
+    from storage.registry import ModelVersion
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+Alias = Annotated[str, typer.Option(help="The alias that moves.")]
+Why = Annotated[str | None, typer.Option(help="Recorded with the move.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `batchpred models`."""
+    for command in (promote, rollback, history, diff, pull, verify, retire, delete):
+        app.command()(command)
+
+
+def promote(
+    ref: Ref,
+    alias: Alias = "champion",
+    why: Why = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
+    ] = None,
+    override: Annotated[
+        str | None, typer.Option(metavar="WHY", help="Promote although a gate fails; the reason is recorded.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Point an alias at a version: the next run of every job that names the alias scores with it.
+
+    A version that fails a gate of gates.yaml is not promoted, exit code 3.
+    """
+    from jobs.gates import require
+    from storage import model_life, registry
+
+    settings = Settings.read()
+    database = settings.database()
+    with database.errors("promote"), database.connect(purpose="promote", as_writer=True) as connection:
+        version = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
+        registry.check_name("alias", alias)
+        champion = gating.champion_of(connection, version.name, alias)
+        if champion is None or champion.version != version.version:
+            held = gating.hold_gates(
+                settings,
+                connection,
+                version.name,
+                label=str(version),
+                metrics=version.metrics,
+                data=lambda: registry.fetch(connection, version.sha256, settings.home / "models"),
+                champion=champion,
+                gates=gates,
+                need_metrics=True,
+            )
+            gating.show_gates(held)
+            if held:
+                details = {**gating.as_details(held), **({"override": override} if override else {})}
+                model_life.record(connection, version.name, version.version, "gates", details)
+            if not override:
+                require(str(version), held)
+        began = time.monotonic()
+        one = registry.ModelRef(version.name, version=version.version)
+        move = model_life.promote(connection, one, alias, why=why or override)
+        _say(move, time.monotonic() - began, as_json=as_json)
+
+
+def rollback(
+    name: Name,
+    alias: Alias = "champion",
+    to: Annotated[
+        int | None, typer.Option(metavar="N", help="An earlier version; the one before if left out.")
+    ] = None,
+    why: Why = None,
+    as_json: Json = False,
+) -> None:
+    """Point an alias at what it pointed at before its last promotion; nothing is scored.
+
+    What readers see stays until the next run; `batchpred rollback JOB` takes predictions back.
+    """
+    from storage import model_life
+
+    database = Settings.read().database()
+    with database.errors("rollback"), database.connect(purpose="rollback", as_writer=True) as connection:
+        began = time.monotonic()
+        move = model_life.rollback(connection, name, alias, to_version=to, why=why)
+        _say(move, time.monotonic() - began, as_json=as_json)
+
+
+def history(
+    name: Name,
+    alias: Annotated[str | None, typer.Option(help="Only the moves of this alias.")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE", help="Which version the alias (champion) pointed at on this day, in UTC."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell the story of a model: pushes, moves of its aliases, gates, releases, retirements, deletions."""
+    from storage import model_life
+
+    database = Settings.read().database()
+    with database.errors("history"), database.connect(purpose="models") as connection:
+        if on is not None:
+            start, end = _day(on)
+            moves = model_life.alias_moves(connection, name, alias or "champion")
+            found = model_life.spans(moves, start, end)
+            _show_day(name, alias or "champion", on, found, as_json=as_json)
+            return
+        story = _story(connection, name, alias)
+    if as_json:
+        console.print_json({"history": story})
+    else:
+        console.print_table(story)
+
+
+def diff(
+    old: Ref,
+    new: Annotated[str | None, typer.Argument(metavar="[REF]", help="With this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two versions; with one reference, between the champion and that version."""
+    from batchpred.model_diff import differences
+    from storage import registry
+    from storage.registry import ModelRef
+
+    first = ModelRef.parse(old)
+    pair = [first, ModelRef.parse(new)] if new else [ModelRef(first.name, alias="champion"), first]
+    database = Settings.read().database()
+    with database.errors("diff"), database.connect(purpose="models") as connection:
+        left, right = (registry.resolve(connection, each) for each in pair)
+    rows = differences(left, right)
+    if as_json:
+        console.print_json({"from": str(left), "to": str(right), "differences": rows})
+        return
+    if not rows:
+        console.out.print(f"{left} and {right} are the same")
+    console.print_table([{"": row["what"], str(left): row["from"], str(right): row["to"]} for row in rows])
+
+
+def pull(
+    ref: Ref,
+    to: Annotated[Path | None, typer.Option(help="The file to write; NAME-N.onnx if left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a version's file, verified by its digest."""
+    from storage import registry
+    from storage.errors import ConfigurationError
+
+    settings = Settings.read()
+    database = settings.database()
+    with database.errors("pull"), database.connect(purpose="models") as connection:
+        version = registry.resolve(connection, registry.ModelRef.parse(ref))
+        data = registry.fetch(connection, version.sha256, settings.home / "models")
+    target = to or Path(f"{version.name}-{version.version}.onnx")
+    if target.exists() and not force and target.read_bytes() != data:
+        raise ConfigurationError(f"{target} is there and is another file; name another one, or say --force")
+    target.write_bytes(data)
+    if as_json:
+        console.print_json({"file": str(target), "model": str(version), "sha256": version.sha256})
+    else:
+        console.out.print(f"{version}  {version.sha256[:12]}  {len(data):,} bytes written to {target}")
+
+
+def verify(as_json: Json = False) -> None:
+    """Hash every stored model file anew; exit code 1 where one is not what was pushed."""
+    from storage import model_life
+
+    database = Settings.read().database()
+    with database.errors("verify"), database.connect(purpose="verify") as connection:
+        files = model_life.verify(connection)
+    bad = [file for file in files if file.status != "ok"]
+    if as_json:
+        console.print_json({"files": [vars(file) for file in files]})
+    else:
+        for file in bad:
+            console.print_error(
+                f"model file {file.sha256[:12]} ({', '.join(file.versions)}) is {file.status}; no run will use it: "
+                "push the file again under a new version, or restore the database"
+            )
+        console.out.print(f"{len(files)} file(s) verified, {len(bad)} not as pushed")
+    raise typer.Exit(1 if bad else 0)
+
+
+def retire(
+    what: Annotated[
+        str, typer.Argument(metavar="REF|NAME", help="NAME/N; or NAME with --older-than or --metric.")
+    ],
+    why: Annotated[str | None, typer.Option(help="Recorded, and told to who asks for the version.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take a retired version back.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Versions pushed longer ago, such as 180d.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Versions whose metric is so, such as 'auc<0.7'.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=0, help="Leave the newest KEEP versions alone.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Take versions out of use: no alias can point at them and no run score with them; never one in use."""
+    from storage import model_life, registry
+    from storage.errors import ConfigurationError
+
+    by_rule = older_than is not None or metric is not None
+    if undo and (by_rule or why):
+        raise ConfigurationError("--undo takes back one version: batchpred models retire NAME/N --undo")
+    age, rule = _age(older_than), _rule(metric)
+    ref = None if by_rule else registry.ModelRef.parse(what)
+    database = Settings.read().database()
+    changed: list[ModelVersion] = []
+    with database.errors("retire"), database.connect(purpose="retire", as_writer=True) as connection:
+        if ref is not None:
+            done = (
+                model_life.take_back(connection, ref)
+                if undo
+                else model_life.retire(connection, ref, why or "no reason given")
+            )
+            changed = [done[0]] if done[1] else []
+        else:
+            said = " and ".join(filter(None, [older_than and f"older than {older_than}", metric]))
+            for each in model_life.retirable(connection, what, older_than=age, metric=rule, keep=keep):
+                one = registry.ModelRef(each.name, version=each.version)
+                changed.append(model_life.retire(connection, one, why or said)[0])
+    if as_json:
+        console.print_json({"undone" if undo else "retired": [str(each) for each in changed]})
+        return
+    if not changed:
+        console.out.print("nothing to do")
+    for each in changed:
+        console.out.print(f"{each} is {'in use again' if undo else f'retired: {each.retired_why}'}")
+
+
+def delete(ref: Annotated[str, typer.Argument(metavar="REF", help="NAME/N")], as_json: Json = False) -> None:
+    """Delete a version's file; never one that an alias or a run with predictions needs. Its history stays."""
+    from storage import model_life
+    from storage.registry import ModelRef
+
+    database = Settings.read().database()
+    with database.errors("delete"), database.connect(purpose="delete", as_writer=True) as connection:
+        version = model_life.delete(connection, ModelRef.parse(ref))
+    if as_json:
+        console.print_json({"deleted": str(version), "sha256": version.sha256})
+    else:
+        console.out.print(f"{version} is deleted; its number is not given again")
+
+
+def _say(move: AliasMove, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({**vars(move), "milliseconds": round(seconds * 1000, 1)})
+        return
+    alias = f"{move.name}@{move.alias}"
+    if not move.moved:
+        console.out.print(f"{alias} points at {move.name}/{move.to_version} already")
+        return
+    was = f"{move.name}/{move.from_version}" if move.from_version else "nothing"
+    console.out.print(
+        f"{alias} pointed at {was} and points at {move.name}/{move.to_version} ({seconds * 1000:.0f} ms)"
+    )
+
+
+def _story(connection: Any, name: str, alias: str | None) -> list[dict[str, Any]]:
+    from storage import model_life, registry
+
+    rows: list[dict[str, Any]] = []
+    for move in model_life.alias_moves(connection, name, alias):
+        was = f" (was {name}/{move['from_version']})" if move["from_version"] else ""
+        what = f"{name}@{move['alias']} → {name}/{move['to_version']}{was}"
+        rows.append(_line(move["moved_at"], move["kind"], what, move["why"], move["moved_by"]))
+    if alias is None:
+        for each in registry.versions(connection, name):
+            by = f"{each.created_by} ({each.pushed_from})" if each.pushed_from else each.created_by
+            rows.append(_line(each.created_at, "pushed", str(each), f"from {each.source}", by))
+        for event in model_life.events(connection, name):
+            what = f"{name}/{event['version']}" if event["version"] else name
+            said = "; ".join(f"{key}: {_listed(value)}" for key, value in event["details"].items())
+            rows.append(_line(event["happened_at"], event["kind"], what, said, event["done_by"]))
+    # A push and the alias it moves are of one moment: the push comes first.
+    return sorted(rows, key=lambda row: (row["at"], row["event"] != "pushed"))
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _line(at: datetime, event: str, what: str, why: str | None, by: str) -> dict[str, Any]:
+    return {"at": at, "event": event, "what": what, "why": why or "", "by": by}
+
+
+def _show_day(name: str, alias: str, on: str, found: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({"name": name, "alias": alias, "on": on, "versions": found})
+        return
+    if not found:
+        console.out.print(f"{name}@{alias} did not exist on {on}")
+    for each in found:
+        until = f"until {each['until']:%Y-%m-%d %H:%M:%S}" if each["until"] else "until now"
+        console.out.print(
+            f"{name}@{alias} on {on}: {name}/{each['version']}, since {each['since']:%Y-%m-%d %H:%M:%S} UTC {until}"
+        )
+
+
+def _day(text: str) -> tuple[datetime, datetime]:
+    from storage.errors import ConfigurationError
+
+    try:
+        start = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise ConfigurationError(f"--on {text!r} is no date; write it as 2026-03-03") from None
+    return start, start + timedelta(days=1)
+
+
+def _age(text: str | None) -> timedelta | None:
+    from storage.errors import ConfigurationError
+
+    if text is None:
+        return None
+    if text[:-1].isdigit() and text[-1] in "hdw":
+        return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[text[-1]]: int(text[:-1])})
+    raise ConfigurationError(f"--older-than {text!r} is no age; write a number and h, d or w, such as 180d")
+
+
+def _rule(text: str | None) -> tuple[str, str, float] | None:
+    from storage.errors import ConfigurationError
+
+    if text is None:
+        return None
+    for sign in "<>":
+        name, found, bound = text.partition(sign)
+        try:
+            if found and name.strip():
+                return name.strip(), sign, float(bound)
+        except ValueError:
+            break
+    raise ConfigurationError(f"--metric {text!r} is no rule; write 'auc<0.7' or 'rmse>2.5'")

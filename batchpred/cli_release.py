@@ -1,0 +1,103 @@
+"""`batchpred release`: from training to serving in one command that stops at the first gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchpred import console
+from batchpred.settings import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(release)
+
+
+def release(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name in the registry.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The ONNX file; or what the training writes.")
+    ] = None,
+    run_training: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD", help="Train first; it writes to $BATCHPRED_MODEL_FILE or FILE, or calls push()."
+        ),
+    ] = None,
+    holdout: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="QUERY.sql", help="Rows with labels, to evaluate on.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The holdout's column with the truth.")] = "label",
+    score: Annotated[
+        str | None, typer.Option(metavar="OUTPUT", help="The output to evaluate, such as 'probabilities[1]'.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Take `features` from this job: for one matrix input.")
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The gates it must pass; the project's gates.yaml if there is one.", exists=True),
+    ] = None,
+    alias: Annotated[str, typer.Option(help="The alias it is promoted to.")] = "champion",
+    project: Annotated[
+        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
+    ] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Train, store, evaluate, hold the gates, promote; stops at the first that fails, the champion untouched.
+
+    If the first run of the released version is blocked by its checks, the champion moves back by itself.
+    """
+    from batchpred.release import Release
+    from batchpred.release import release as do_release
+    from jobs.gates import FILE
+    from jobs.holdout import Holdout
+    from jobs.jobfile import choose_jobs
+
+    settings = Settings.read()
+    database = settings.database()
+    in_project = project / FILE
+    gates = gates or (in_project if in_project.is_file() else None)
+    asked = Release(name, file, run_training, score=score, gates=gates, alias=alias)
+    if job is not None:
+        asked.features = choose_jobs(project, [job], settings.environ)[0][0].job.features
+    if holdout is not None:
+        asked.holdout = Holdout.of(holdout, database, label)
+    move = None
+    try:
+        with (
+            database.errors("release"),
+            database.connect(purpose="release", as_writer=True) as connection,
+        ):
+            move = do_release(settings, connection, asked)
+    finally:
+        version = asked.version.version if asked.version else None
+        if as_json:
+            document = {"name": name, "version": version, "promoted": move is not None}
+            console.print_json({**document, "steps": asked.steps, "metrics": asked.metrics})
+        else:
+            console.print_table(
+                [
+                    {"step": each["step"], "outcome": each["outcome"], "seconds": each.get("seconds", 0.0)}
+                    for each in asked.steps
+                ]
+            )
+            _show_metrics(asked.metrics)
+    if not as_json and move is not None:
+        was = f" (was {name}/{move.from_version})" if move.from_version and move.moved else ""
+        console.out.print(
+            f"{name}@{alias} points at {name}/{move.to_version}{was}; the next run scores with it"
+        )
+
+
+def _show_metrics(metrics: dict[str, dict[str, float]]) -> None:
+    names = dict.fromkeys(name for each in metrics.values() for name in each)
+    console.print_table(
+        [{"metric": name, **{model: each.get(name) for model, each in metrics.items()}} for name in names]
+    )

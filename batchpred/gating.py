@@ -1,0 +1,72 @@
+"""How the commands hold a version against gates.yaml, and write down what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchpred import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchpred.settings import Settings
+    from jobs.gates import Contender, Held
+    from storage.database import Connection
+    from storage.registry import ModelVersion
+
+
+def hold_gates(
+    settings: Settings,
+    connection: Connection,
+    name: str,
+    *,
+    label: str,
+    metrics: Mapping[str, float],
+    data: Callable[[], bytes],
+    champion: ModelVersion | None,
+    gates: Path | None,
+    need_metrics: bool,
+) -> list[Held]:
+    """Hold a version against the gates of its name in a gates file; no file, no gates.
+
+    `gates` is the file, gates.yaml of the current folder if None; `data` gives the version's bytes where they are
+    to be timed. Raises JobFileError for a faulty file.
+    """
+    from jobs.gatekeeper import latency
+    from jobs.gates import FILE, Contender, hold, load_gates
+    from storage import registry
+
+    path = gates or Path(FILE)
+    if gates is None and not path.is_file():
+        return []
+    asked = load_gates(path, settings.environ).of(name)
+    reigning: Contender | None = None
+    if champion is not None:
+        sha256 = champion.sha256
+        reigning = Contender(
+            f"the champion {champion}",
+            champion.metrics,
+            lambda: latency(registry.fetch(connection, sha256, settings.home / "models")),
+        )
+    candidate = Contender(label, metrics, lambda: latency(data()))
+    return hold(asked, candidate, reigning, need_metrics=need_metrics)
+
+
+def show_gates(held: list[Held]) -> None:
+    """Print the gates that were held, a line each, on stderr: the result is what the command did."""
+    for each in held:
+        console.err.print(f"gate {'passed' if each.passed else 'FAILED'}  {each}", soft_wrap=True)
+
+
+def as_details(held: list[Held]) -> dict[str, object]:
+    """The gates as the record of events keeps them."""
+    failed = [str(each) for each in held if not each.passed]
+    return {"passed": len(held) - len(failed), "failed": failed}
+
+
+def champion_of(connection: Connection, name: str, alias: str = "champion") -> ModelVersion | None:
+    """Return what an alias of a model points at, or None."""
+    from storage import registry
+
+    return next((each for each in registry.versions(connection, name) if alias in each.aliases), None)

@@ -1,0 +1,176 @@
+"""Models of an MLflow server, over plain HTTP: three calls, and no MLflow client.
+
+    registered-models/alias                          which version an alias names
+    model-versions/get-download-uri                  where its files are (`source` is not it since MLflow 3)
+    mlflow-artifacts/artifacts/<path>/MLmodel        which of them is the ONNX file; then that file itself
+
+A server that does not answer, or answers 5xx, is an outage, which a cached version outlives; any other refusal is
+an error, in the server's own words.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from jobs.errors import ModelError
+
+_SECONDS = 30.0
+_LARGEST = 2**31
+_REF = re.compile(
+    r"mlflow:(?P<name>[^@/:%\s][^@/:%]{0,250})(?:@(?P<alias>[\w-]+)|/(?P<version>[1-9][0-9]{0,8}))"
+)
+
+
+class RegistryOutageError(ModelError):
+    """A model registry or object store does not answer."""
+
+    is_transient = True
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """Where MLflow is and how to log in: a token, or a name and a password; none of it is ever shown."""
+
+    uri: str = ""
+    token: str = field(default="", repr=False)
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def place(self) -> str:
+        """The server's address without a login in it, for messages."""
+        parts = urllib.parse.urlsplit(self.uri)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    def version_of(self, name: str, alias: str) -> int:
+        """Ask which version an alias names. Raises ModelError and RegistryOutageError."""
+        answer = self._ask("registered-models/alias", name=name, alias=alias)
+        return int(answer["model_version"]["version"])
+
+    def artifact_uri(self, name: str, version: int) -> str:
+        """Ask where a version's files are. Raises ModelError and RegistryOutageError."""
+        return str(
+            self._ask("model-versions/get-download-uri", name=name, version=str(version))["artifact_uri"]
+        )
+
+    def read_artifact(self, artifact_uri: str, path: str) -> bytes:
+        """Fetch a file of a version from the server's artifact proxy. Raises ModelError, RegistryOutageError."""
+        folder = urllib.parse.urlsplit(artifact_uri).path.strip("/")
+        quoted = urllib.parse.quote(f"{folder}/{path}")
+        return self._get(f"/api/2.0/mlflow-artifacts/artifacts/{quoted}")
+
+    def _ask(self, what: str, **parameters: str) -> dict[str, Any]:
+        answer = self._get(f"/api/2.0/mlflow/{what}?{urllib.parse.urlencode(parameters)}")
+        try:
+            told = json.loads(answer)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            raise ModelError(
+                f"{self.place} answered {what} with something that is no JSON; is it an MLflow server?"
+            )
+        return told
+
+    def _get(self, path: str) -> bytes:
+        if urllib.parse.urlsplit(self.uri).scheme not in ("http", "https"):
+            raise ModelError(
+                "the model is in MLflow, and MLFLOW_TRACKING_URI does not say where: set it to http(s)://HOST:PORT"
+            )
+        request = urllib.request.Request(self.uri.rstrip("/") + path, headers=self._login())  # noqa: S310  # checked
+        try:
+            with _OPENER.open(request, timeout=_SECONDS) as answer:
+                body: bytes = answer.read(_LARGEST + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = _words(error.read(10_000))
+            if error.code >= 500:
+                raise RegistryOutageError(f"MLflow at {self.place} answers {error.code}: {said}") from None
+            hint = {401: "; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD", 403: ""}
+            raise ModelError(
+                f"MLflow at {self.place} refuses ({error.code}): {said}{hint.get(error.code, '')}"
+            ) from None
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise RegistryOutageError(f"MLflow at {self.place} does not answer: {reason}") from None
+        if len(body) > _LARGEST:
+            raise ModelError(f"MLflow at {self.place} sent more than 2 GiB for one file")
+        return body
+
+    def _login(self) -> dict[str, str]:
+        if self.token:
+            return {"Authorization": f"Bearer {self.token}"}
+        if self.username:
+            pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
+        return {}
+
+
+@dataclass(frozen=True)
+class MlflowRef:
+    """`mlflow:NAME@ALIAS` or `mlflow:NAME/3`."""
+
+    name: str
+    alias: str | None
+    version: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> MlflowRef:
+        """Parse a reference. Raises ModelError."""
+        found = _REF.fullmatch(text)
+        if not found:
+            raise ModelError(
+                f"model {text!r} is no reference into MLflow: write mlflow:NAME@ALIAS or mlflow:NAME/3"
+            )
+        return cls(found["name"], found["alias"], int(found["version"]) if found["version"] else None)
+
+
+def onnx_file_of(mlmodel: bytes) -> str:
+    """Read in an MLmodel file which of the version's files is the ONNX model. Raises ModelError."""
+    flavors: Any = None
+    try:
+        flavors = yaml.safe_load(mlmodel)["flavors"]
+        data = flavors["onnx"]["data"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        there = ", ".join(flavors) if isinstance(flavors, dict) else "no flavor at all"
+        raise ModelError(
+            f"this MLflow version has no ONNX flavor (it has {there}); log it with mlflow.onnx.log_model"
+        ) from None
+    path = str(data)
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ModelError(f"the MLmodel file names {path!r}, which lies outside the version's folder")
+    return path
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follow redirects, and take the login along to the same host only."""
+
+    def redirect_request(  # noqa: PLR0917  # urllib calls it so
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if (
+            request is not None
+            and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc
+        ):
+            request.remove_header("Authorization")
+        return request
+
+
+_OPENER = urllib.request.build_opener(_SameHost)
+
+
+def _words(body: bytes) -> str:
+    try:
+        said = str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        said = re.sub(r"<[^>]*>|\s+", " ", body.decode("utf-8", "replace")).strip() or "no reason given"
+    return said.splitlines()[0][:200]

@@ -1,0 +1,111 @@
+"""The gates file, read strictly, and what it lets through."""
+
+import pytest
+
+from jobs.errors import JobFileError
+from jobs.gates import Contender, Gates, GatesFailedError, hold, load_gates, require
+
+GOOD = """\
+version: 1
+models:
+  churn:
+    metrics:
+      auc: {min: 0.7, max_drop: 0.01}
+      logloss: {max: 0.6, max_rise: 0.02}
+    min_coverage: 0.99
+    latency: {max_ms_per_10k: 50, max_ratio: 1.5}
+  "*":
+    metrics: {auc: {min: 0.5}}
+"""
+
+
+def contender(milliseconds=10.0, **metrics):
+    return Contender("churn/1", metrics, lambda: milliseconds)
+
+
+CHAMPION = contender(auc=0.8, logloss=0.5)
+
+
+@pytest.fixture
+def gates(tmp_path):
+    path = tmp_path / "gates.yaml"
+    path.write_text(GOOD)
+    return load_gates(path, {})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "milliseconds", "fails"),
+    [
+        ({"auc": 0.8, "logloss": 0.5, "coverage": 1.0}, 10, []),
+        ({"auc": 0.79, "logloss": 0.52, "coverage": 0.99}, 15, []),
+        ({"auc": 0.78, "logloss": 0.5, "coverage": 1.0}, 10, ["auc drops by at most 0.01: 0.78 after 0.8"]),
+        (
+            {"auc": 0.69, "logloss": 0.5, "coverage": 1.0},
+            10,
+            ["auc >= 0.7: 0.69", "auc drops by at most 0.01"],
+        ),
+        (
+            {"auc": 0.9, "logloss": 0.61, "coverage": 1.0},
+            10,
+            ["logloss <= 0.6", "logloss rises by at most 0.02"],
+        ),
+        ({"auc": 0.9, "logloss": 0.5, "coverage": 0.98}, 10, ["coverage >= 0.99: 0.98"]),
+        (
+            {"auc": 0.9, "logloss": 0.5, "coverage": 1.0},
+            16,
+            ["1.5 times the champion's: 16.0 ms"],
+        ),
+        ({"auc": 0.9, "logloss": 0.5}, 10, ["metric coverage: churn/1 has no metric coverage"]),
+    ],
+)
+def test_gates_are_held(gates, metrics, milliseconds, fails):
+    """Each bound is held against the candidate, and against the champion where it is relative."""
+    held = hold(gates.of("churn"), contender(milliseconds, **metrics), CHAMPION, need_metrics=True)
+    failed = [str(each) for each in held if not each.passed]
+    assert len(fails) == len(failed)
+    assert all(said in found for said, found in zip(fails, failed, strict=True))
+    if fails:
+        with pytest.raises(GatesFailedError, match=f"did not pass {len(fails)} of"):
+            require("churn/1", held)
+
+
+def test_without_a_champion_nothing_is_compared(gates):
+    """Relative gates pass and say that there is no champion; unknown metrics pass where they are not needed."""
+    held = hold(gates.of("churn"), contender(auc=0.75), None, need_metrics=False)
+    assert [] == [each for each in held if not each.passed]
+    assert "there is no champion" in [each.found for each in held]
+
+
+def test_a_model_without_gates_of_its_own(gates):
+    """It has those of "*", and without them none."""
+    assert ["auc"] == list(gates.of("other").metrics)
+    assert [] == hold(Gates(version=1, models={}).of("other"), contender(), None, need_metrics=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("min: 0.7", "mni: 0.7", "gates.yaml:5:13: unknown key 'mni'; did you mean 'min'?"),
+        (
+            "min_coverage",
+            "coverage_min",
+            "7:5: unknown key 'coverage_min'; did you mean 'min_coverage'?",
+        ),
+        (
+            "min: 0.7",
+            "min: high",
+            "gates.yaml:5:18: models.churn.metrics.auc.min: this is text, where a number",
+        ),
+        ("{min: 0.7, max_drop: 0.01}", "{}", "gates.yaml:5:12: it has no bound"),
+        ("0.99", "1.5", "gates.yaml:7:19: models.churn.min_coverage"),
+        ("version: 1", "version: 2", "gates.yaml:1:10: version: write 1"),
+        ("max: 0.6,", "max: 0.6, min: 0.9,", "min is above max"),
+    ],
+)
+def test_faults_are_told_with_their_place(tmp_path, old, new, says):
+    """A slip in the file is an error with line, column and nearest word, as in a job file."""
+    path = tmp_path / "gates.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(JobFileError) as raised:
+        load_gates(path, {})
+    assert says in str(raised.value)

@@ -115,6 +115,7 @@ def prepare(
         "BENCH_URL": url, "BENCH_TABLE": table, "BENCH_FOLDER": str(folder), "BENCH_MODEL": model,
         "BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home"),
     }  # fmt: skip
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles all modules at every start
     if source != "postgres":
         export(url, table, folder / f"{table}.{source}")
     job = JOB % {

@@ -1,6 +1,7 @@
 """A new user's first minutes: demo, look-ups, the API, a project of one's own, the schedule, the doctor."""
 
 import json
+import shutil
 import socket
 import time
 import urllib.error
@@ -9,6 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from storage.database import Database
+from tests.acceptance.conftest import Command
+from tests.conftest import new_database
 
 
 def call(url, **headers):
@@ -43,10 +48,27 @@ def serving(batchpred, **environment):
         process.communicate(timeout=20)
 
 
+@pytest.fixture(scope="module")
+def done(server_url, template_name, tmp_path_factory):
+    """The demo, done once for all: its database and folder are copied for each test."""
+    folder = tmp_path_factory.mktemp("done")
+    with new_database(server_url, template_name) as url:
+        first = Command(folder, {"BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home")})
+        yield url.partition("?")[0].rsplit("/", 1)[1], folder, first("demo", check=True)
+
+
 @pytest.fixture
-def demo(batchpred):
-    """The demo, run once."""
-    batchpred.demo = batchpred("demo", check=True)
+def database(server_url, done):
+    """A database of the test's own, in which the demo has been done."""
+    with new_database(server_url, done[0]) as url:
+        yield Database.at(url)
+
+
+@pytest.fixture
+def demo(batchpred, done):
+    """The demo, done."""
+    _, folder, batchpred.demo = done
+    shutil.copytree(folder, batchpred.folder, dirs_exist_ok=True)
     return batchpred
 
 

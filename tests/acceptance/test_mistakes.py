@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from onnx import TensorProto, helper
 
+from tests.pushed import push_model
+
 RIDES = Path(__file__).resolve().parents[2] / "batchpred" / "demo"
 
 JOB = """\
@@ -41,8 +43,7 @@ def project(batchpred, database):
         connection.execute(
             "INSERT INTO t SELECT g, '2026-01-01 12:00+00', g FROM generate_series(1, 10) AS g"
         )
-    (batchpred.folder / "model.onnx").write_bytes(doubling_model())
-    batchpred("models", "push", "rides", "model.onnx", "--alias", "champion", check=True)
+    push_model(database, "rides", doubling_model())
     batchpred.write("rides.job.yaml", JOB)
     batchpred.write("rides.sql", QUERY)
     return batchpred

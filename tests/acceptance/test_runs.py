@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime
 import pytest
 from onnx import TensorProto, helper
 
+from tests.pushed import push_model
+
 JOB = """\
 version: 1
 name: {name}
@@ -30,8 +32,7 @@ def project(batchpred, database):
         [helper.make_tensor_value_info("doubled", TensorProto.DOUBLE, ["N", 1])],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (batchpred.folder / "m.onnx").write_bytes(model.SerializeToString())
-    batchpred("models", "push", "double", "m.onnx", "--alias", "champion", check=True)
+    push_model(database, "double", model.SerializeToString())
 
     def job(table, query, *, name="j", key="id", mode="snapshot", chunk_rows=100_000, checks="{}"):
         with database.connect(purpose="test") as connection:

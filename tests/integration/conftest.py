@@ -19,9 +19,8 @@ from batchpred import cli
 from batchpred.serving import arrow_exports
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
-from jobs.onnx_file import prepare
 from jobs.plan import Runtime
-from storage import predictions, registry, runs
+from storage import predictions, runs
 from storage.arrow_copy import copy_in
 from storage.errors import BatchpredError
 from storage.job_table import Column, JobTable
@@ -30,6 +29,7 @@ from tests.chaos import world
 from tests.integration.receiver import listening
 from tests.integration.scheduled import House
 from tests.integration.told import Told
+from tests.pushed import push_model
 
 TYPES = {"integer": "bigint", "text": "text", "uuid": "text", "date": "date"}
 
@@ -93,12 +93,9 @@ def runner(database, tmp_path, monkeypatch):
         name = text.partition("name: ")[2].partition("\n")[0]
         path = tmp_path / f"{name}.job.yaml"
         path.write_text(text, encoding="utf-8")
-        prepared = prepare(model)
         with database.connect(purpose="test") as connection:
             connection.execute(tables)
-            registry.push(
-                connection, name, prepared.data, described=prepared.described, source="x", alias="champion"
-            )
+        push_model(database, name, model)
 
         def done(on=database, **options):
             job_file = load_job(path, {})

@@ -4,11 +4,10 @@ from datetime import datetime
 
 from batchpred.scheduler import Project
 from jobs.jobfile import load_job
-from jobs.onnx_file import prepare
 from jobs.plan import Runtime
 from jobs.schedule import Ticker
-from storage import registry
 from tests.chaos.world import model
+from tests.pushed import push_model
 
 JOB = """\
 version: 1
@@ -44,12 +43,9 @@ class House:
         self.now = at("2026-01-06T09:00Z")
         self.project = Project(folder, {})
         self.runtime = Runtime(database, folder / "models", threads=1)
-        prepared = prepare(model())
         with database.connect(purpose="test") as connection:
             connection.execute(ROWS)
-            registry.push(
-                connection, "chaos", prepared.data, described=prepared.described, source="x", alias="champion"
-            )
+        push_model(database, "chaos", model())
 
     def job(self, name="tips", schedule="", more=""):
         text = JOB.format(name=name, schedule=schedule and f", {schedule}", more=more)

@@ -1,4 +1,4 @@
-"""Draw what `make bench` measured: bars for one size, and how time and memory grow with the rows.
+"""Draw what `make bench` measured: bars for one size, and with more of them how time and memory grow with the rows.
 
     python benchmarks/picture.py docs/benchmark.svg 100k.json 1m.json 5m.json
 
@@ -21,7 +21,7 @@ OURS, THEIRS, INK = "#1f6f54", "#b9c2c9", "#20262b"
 
 
 def main() -> None:
-    """Read the sittings, draw three panels, write the file."""
+    """Read the sittings, draw, write the file."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("picture", type=Path)
     options.add_argument("sittings", type=Path, nargs="+")
@@ -31,12 +31,17 @@ def main() -> None:
         {"font.family": "sans-serif", "font.size": 9, "text.color": INK, "svg.fonttype": "none",
          "svg.hashsalt": "batchpred", "axes.spines.top": False, "axes.spines.right": False}
     )  # fmt: skip
-    figure, (seconds, growth, memory) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    bars(seconds, sittings[0])
-    by_size = sorted(sittings, key=lambda sitting: sitting["rows"])
-    lines(growth, by_size, "seconds", "seconds")
-    lines(memory, by_size, "mib", "peak memory, MiB")
-    growth.legend(fontsize=7, frameon=False)
+    panels = 4 if len(sittings) > 1 else 2
+    figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 3.4), layout="constrained")
+    limit = sittings[0]["limit"]["seconds"]
+    bars(axes[0], sittings[0], "seconds", f"seconds; dotted: the physical limit, {limit:.1f} s")
+    axes[0].axvline(limit, color=INK, linewidth=0.8, linestyle=":")
+    bars(axes[1], sittings[0], "mib", "peak memory, MiB")
+    if panels == 4:
+        by_size = sorted(sittings, key=lambda sitting: sitting["rows"])
+        lines(axes[2], by_size, "seconds", "seconds")
+        lines(axes[3], by_size, "mib", "peak memory, MiB")
+        axes[2].legend(fontsize=7, frameon=False)
     machine = sittings[0]["machine"]
     figure.suptitle(
         f"Rows in PostgreSQL to predictions in PostgreSQL: {sittings[0]['model']}, 20 features, "
@@ -46,20 +51,20 @@ def main() -> None:
     figure.savefig(chosen.picture, metadata={"Date": None})
 
 
-def bars(axes: plt.Axes, sitting: dict) -> None:
-    """One bar each, the shortest on top; what it says beside it is the ratio to batchpred."""
-    results = sorted(sitting["results"].items(), key=lambda item: -item[1]["seconds"])
-    names = [name for name, _ in results]
-    drawn = axes.barh(
-        names, [row["seconds"] for _, row in results],
-        color=[OURS if name == "batchpred" else THEIRS for name in names],
-    )  # fmt: skip
-    axes.bar_label(drawn, [f" {row['seconds']:.1f} s, {row['ratio']:.1f}x" for _, row in results], fontsize=8)
-    limit = sitting["limit"]["seconds"]
-    axes.axvline(limit, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_title(f"{sitting['rows']:,} rows; dotted: the physical limit, {limit:.1f} s", fontsize=9)
+def bars(axes: plt.Axes, sitting: dict, field: str, title: str) -> None:
+    """One bar each, the shortest on top; beside it the value, and how many times batchpred's it is."""
+    results = sorted(sitting["results"].items(), key=lambda item: -item[1][field])
+    names, values = [name for name, _ in results], [row[field] for _, row in results]
+    ours = sitting["results"]["batchpred"][field]
+    drawn = axes.barh(names, values, color=[OURS if name == "batchpred" else THEIRS for name in names])
+    labels = [f" {value:,.1f}" if field == "seconds" else f" {value:,}" for value in values]
+    axes.bar_label(
+        drawn,
+        [f"{label}, {value / ours:.1f}x" for label, value in zip(labels, values, strict=True)],
+        fontsize=8,
+    )
+    axes.set_title(f"{sitting['rows']:,} rows: {title}", fontsize=9)
     axes.margins(x=0.25)
-    axes.set_xlabel("seconds")
 
 
 def lines(axes: plt.Axes, sittings: list[dict], field: str, label: str) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
-from jobs.file_source import file_source
 from jobs.gatekeeper import examine
 from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
@@ -255,6 +254,8 @@ def _source(
 ) -> Source:
     job = job_file.job
     if job.source.path is not None:
+        from jobs.file_source import file_source  # most jobs read a query, and start sooner without it
+
         return file_source(job_file, interval, {feature.column: feature.dtype for feature in features})
     where = job.source.query_file or job_file.path.name
     values = {

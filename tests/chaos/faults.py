@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -195,6 +196,8 @@ def in_parallel(trials, workers):
                 verdict = Verdict(f"{trial}", broken=[repr(error)])
             with lock:
                 verdicts.append(verdict)
+                if len(verdicts) % 50 == 0:
+                    print(f"{len(verdicts)} of {len(trials)} trials", file=sys.stderr, flush=True)  # noqa: T201
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:

@@ -95,8 +95,8 @@ class Proxy:
         self._links.add(link)
         try:
             await asyncio.gather(self._upwards(link, reader), self._downwards(link, server_reader))
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # of a task that ends cancelled, asyncio would print a traceback
         finally:
             self._links.discard(link)
             link.close()

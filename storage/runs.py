@@ -182,15 +182,20 @@ def claim(
     dead_fence = holder["fence"] if holder and _is_gone(slot.job, slot.interval_start, holder) else None
     asked = {**slot.ids, "holder": Jsonb(this_process()), "lease": LEASE, "dead_fence": dead_fence}
     row = None
-    # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
-    with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
-        if max_active is not None:
-            _check_others(connection, slot, max_active)
-        row = connection.execute(_SQL["claim"], asked).fetchone()
-        if row:
-            # Before the COMMIT: another thread that sees the claim must find it here.
-            _held_here.add((slot.job, slot.interval_start, row["fence"]))
-            connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
+    try:
+        # Whoever keeps the claim's row locked for longer than an open transaction may last is at work.
+        with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+            if max_active is not None:
+                _check_others(connection, slot, max_active)
+            row = connection.execute(_SQL["claim"], asked).fetchone()
+            if row:
+                # Before the COMMIT: another thread that sees the claim must find it here.
+                _held_here.add((slot.job, slot.interval_start, row["fence"]))
+                connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
+    except BaseException:
+        if row:  # it may be committed all the same, the reply lost: then it is nobody's, and the next attempt's
+            _held_here.discard((slot.job, slot.interval_start, row["fence"]))
+        raise
     if row is None:
         raise IntervalHeldError(_held_by(slot, connection.execute(_SQL["claim_holder"], slot.ids).fetchone()))
     held = Claim(database, slot, row["fence"])

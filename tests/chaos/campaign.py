@@ -35,7 +35,8 @@ _KINDS = {
     faults.terminated: (3, lambda chance: {"at_share": _share(chance)}),
     faults.lost_reply: (3, lambda chance: {"at": chance.randrange(POINTS)}),
     faults.frozen: (2, lambda chance: {"at": chance.randrange(POINTS), "when": _when(chance)}),
-    faults.changed_and_back: (3, lambda chance: {"at": chance.randrange(POINTS)}),
+    # Not at the last point, behind the publish: what the source said then is what was published.
+    faults.changed_and_back: (3, lambda chance: {"at": chance.randrange(POINTS - 1)}),
     faults.two_runners: (3, lambda chance: {"apart": round(chance.uniform(0, 0.1), 3)}),
     outages.network_reset: (3, lambda chance: {"at": chance.randrange(COMMITS)}),
     outages.lost_commit_reply: (3, lambda chance: {"at": chance.randrange(COMMITS)}),

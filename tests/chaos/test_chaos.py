@@ -54,6 +54,7 @@ def test_a_network_that_fails_costs_an_attempt_at_most(world):
     trials = [
         (outages.network_reset, {"at": 7}),
         (outages.black_hole, {"at": 12, "seconds": 0.3}),
+        (outages.lost_commit_reply, {"at": 0}),
         (outages.lost_commit_reply, {"at": 9}),
         (outages.lost_commit_reply, {"at": COMMITS - 1}),
         (outages.mute_peer, {"at": 9}),

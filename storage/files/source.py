@@ -330,29 +330,36 @@ class FileReader:
                 places = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
                 rows = batch.filter(mask)
             arrays = []
+            said: dict[int, str] = {}
             for column in own:
                 try:
-                    arrays.append(kinds.cast(rows[column.name], column))
+                    values, bad = texts.checked(kinds.cast(rows[column.name], column))
                 except (pa.ArrowException, UnicodeError) as error:
                     raise fault(f"{file.name}: column {column.name}", error) from error
+                arrays.append(values)
+                for row in bad:
+                    said.setdefault(row, f"{column.name} is no UTF-8 text")
             cast = pa.RecordBatch.from_arrays(arrays, names=[column.name for column in own])
-            yield with_faults(own, cast, self._without_key(file, cast, places, first))
+            yield with_faults(own, cast, self._bad_rows(file, cast, places, first, said))
 
-    def _without_key(self, file: DataFile, rows: pa.RecordBatch, places: Any, first: int) -> list[Fault]:
-        """Find the rows whose key is NULL: they could not be published, and must not stop the others."""
-        found: dict[int, str] = {}
+    def _bad_rows(
+        self, file: DataFile, rows: pa.RecordBatch, places: Any, first: int, said: dict[int, str]
+    ) -> list[Fault]:
+        """Name the rows of which something is `said` already, and those whose key is NULL.
+
+        They could not be published, and must not stop the others.
+        """
         for name in self._source.key:
             if name in rows.schema.names and rows[name].null_count:
                 for row in np.flatnonzero(rows[name].is_null().to_numpy(zero_copy_only=False)):
-                    found.setdefault(int(row), name)
+                    said.setdefault(int(row), f"{name} is NULL, and it is in the key")
         return [
             Fault(
                 row,
-                f"{file.name} row {first + int(places[row] if places is not None else row) + 1}: {name} is NULL, "
-                "and it is in the key",
+                f"{file.name} row {first + int(places[row] if places is not None else row) + 1}: {what}",
                 rows.slice(row, 1).to_pylist()[0],
             )
-            for row, name in sorted(found.items())
+            for row, what in sorted(said.items())
         ]
 
     def _with_partition(

@@ -39,6 +39,21 @@ def parse(text: pa.Array, target: pa.DataType) -> tuple[pa.Array, pa.BooleanArra
     return parsed, pc.or_(bad, unparsed)
 
 
+def checked(values: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Make NULL of what a file calls text and is no UTF-8; return the places too. Other types pass as they are.
+
+    Parquet's and Arrow's readers take a writer's word for it; PostgreSQL and Python do not.
+    """
+    if not pa.types.is_string(values.type):
+        return values, []
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        good, bad = parse(values.cast(pa.binary()), pa.string())
+        return good, [int(place) for place in pc.indices_nonzero(bad).to_pylist()]
+    return values, []
+
+
 def what(target: pa.DataType) -> str:
     """Name a type for a person: a whole number, a date."""
     return "UTF-8 text" if pa.types.is_string(target) else _WORDS.get(str(target), str(target))

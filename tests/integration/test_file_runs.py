@@ -175,6 +175,34 @@ def test_bad_rows_of_a_csv_are_in_quarantine(project):
     )
 
 
+def test_text_that_postgresql_cannot_hold_stops_no_other_row(project):
+    """A key with a NUL or broken UTF-8 is set aside, and so is a bad row with a NUL in it; the rest is shown."""
+    keys = pa.array([b"a", b"b\0b", b"\xff", b"d", b"e"], pa.binary()).view(pa.string())
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Add", ["x", "x"], ["doubled"]), helper.make_node("Identity", ["t"], ["same"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["N", 1]),
+             helper.make_tensor_value_info("t", TensorProto.STRING, ["N", 1])],
+            [helper.make_tensor_value_info("doubled", TensorProto.DOUBLE, ["N", 1]),
+             helper.make_tensor_value_info("same", TensorProto.STRING, ["N", 1])],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)], ir_version=10,
+    )  # fmt: skip
+    (project.folder / "m.onnx").write_bytes(model.SerializeToString())
+    table = {"id": keys, "x": [1.0, 2.0, 3.0, float("inf"), 5.0], "t": ["", "", "", "t\0", "e"]}
+    pq.write_table(pa.table(table), project.folder / "a.parquet")
+    report = project.run("{path: a.parquet, bounded: false}")
+    assert ("published", None) == (report.status, report.error)
+    assert {"a": 2.0, "e": 10.0} == project.scores
+    rows = project.query("SELECT key, reason, features FROM batchpred.quarantine ORDER BY reason")
+    assert [
+        ({"id": None}, "a.parquet row 3: id is no UTF-8 text", {"x": 3.0, "t": ""}),
+        ({"id": "b␀b"}, "key column id holds a NUL character, which text cannot", {"x": 2.0, "t": ""}),
+        ({"id": "d"}, "x is infinite", {"x": "inf", "t": "t␀"}),
+    ] == [(row["key"], row["reason"], row["features"]) for row in rows]
+
+
 def test_a_key_in_two_files_is_found(project):
     """A key that two files have blocks the run, and is named; nothing is published."""
     project.write("d/a.parquet", 0, 5)

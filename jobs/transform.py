@@ -98,6 +98,8 @@ class Transform:
     def _transformed(self, rows: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
         import pandas as pd
 
+        if not rows.num_rows:  # all of a chunk were set aside: a function need not bear an empty frame
+            return pa.table({name: pa.nulls(0) for name in self.columns}), np.empty(0, dtype=np.int64)
         kept = {pa.bool_(): pd.BooleanDtype()} | {
             getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()
             for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")

@@ -235,7 +235,8 @@ class FileSource:
                 f"{who}; say what key column {name} is: `source: {{types: {{{name}: integer}}}}` "
                 "(integer, text, uuid or date)"
             )
-        return column or SourceColumn(name, "text", None)
+        # What neither key nor model asks for is text, which a job's transform may make something of.
+        return column or SourceColumn(name, "string", "string")
 
     def _described_without_files(self) -> tuple[SourceColumn, ...]:
         names = dict.fromkeys((*self.key, *self.dtypes))

@@ -42,9 +42,10 @@ class Project:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         (folder / "m.onnx").write_bytes(model.SerializeToString())
 
-    def job(self, source, chunk_rows=10, min_rows=1):
+    def job(self, source, chunk_rows=10, min_rows=1, more=""):
         path = self.folder / "j.job.yaml"
-        path.write_text(JOB.format(source=source, chunk_rows=chunk_rows, min_rows=min_rows), encoding="utf-8")
+        text = JOB.format(source=source, chunk_rows=chunk_rows, min_rows=min_rows)
+        path.write_text(text + more, encoding="utf-8")
         job_file = load_job(path, {})
         zone = job_file.job.zone
         return job_file, interval_named(DAY, job_file.job.interval, zone, datetime(2027, 1, 1, tzinfo=UTC))
@@ -201,6 +202,28 @@ def test_text_that_postgresql_cannot_hold_stops_no_other_row(project):
         ({"id": "b␀b"}, "key column id holds a NUL character, which text cannot", {"x": 2.0, "t": ""}),
         ({"id": "d"}, "x is infinite", {"x": "inf", "t": "t␀"}),
     ] == [(row["key"], row["reason"], row["features"]) for row in rows]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_transform_is_given_the_files_columns(project, ending):
+    """Whatever the model takes, a function sees every column of a file: of a CSV as text; moments are left out."""
+    (project.folder / "features.py").write_text(
+        "import pandas as pd\n\n\ndef build(df):\n"
+        "    return df.assign(x=pd.to_numeric(df.width) * pd.to_numeric(df.height))\n"
+    )
+    if ending == "csv":
+        rows = "1,2,3,2026-01-01T10:00\n2,4,5,2026-01-01T11:00\n"
+        (project.folder / "a.csv").write_text(f"id,width,height,at\n{rows}")
+    else:
+        moments = [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (10, 11)]
+        table = {"id": [1, 2], "width": [2, 4], "height": [3.0, 5.0], "at": moments}
+        pq.write_table(pa.table(table), project.folder / "a.parquet")
+    source = f"{{path: a.{ending}, time_column: at, types: {{id: integer}}}}"
+    report = project.run(source, more="transform: features:build\n")
+    assert ("published", None) == (report.status, report.error)
+    assert {1: 12.0, 2: 40.0} == project.scores
+    said = "transform features:build is not given at (timestamp["
+    assert (ending == "parquet") == any(said in warning for warning in report.warnings)
 
 
 def test_a_key_in_two_files_is_found(project):

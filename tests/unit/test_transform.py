@@ -65,6 +65,12 @@ def test_rows_in_another_order(made):
     assert [float(i) for i in range(100)] == table["y"].to_pylist()
 
 
+def test_a_chunk_without_rows(made):
+    """Where every row of a chunk was set aside before, the function is not called with nothing."""
+    table, places = made("return df.assign(y=df.x / df.x.iloc[0])").apply(ROWS.slice(0, 0))
+    assert (["y"], 0, []) == (table.column_names, table.num_rows, places.tolist())
+
+
 def test_a_row_left_out_is_known(made):
     """A filter leaves rows out, and the places say which."""
     table, places = made("return df[df.ok].assign(y=1.0)").apply(ROWS)

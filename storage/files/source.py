@@ -368,12 +368,14 @@ class FileReader:
     ) -> pa.RecordBatch:
         arrays = {name: batch[name] for name in batch.schema.names}
         for column in constant:
-            value, bad = texts.parse(
-                pa.array([file.partition[column.name]], pa.string()), kinds.arrow_type(column)
+            said = pa.array([file.partition[column.name]], pa.string())
+            value, bad = (
+                texts.uuids(said) if column.type == "uuid" else texts.parse(said, kinds.arrow_type(column))
             )
             if bad[0].as_py() or (column.name in self._source.key and value.null_count):
-                said = f"folder {column.name}={file.partition[column.name]}"
-                raise SourceError(f"{file.name}: {said} is no {texts.what(value.type)}")
+                folder = f"folder {column.name}={file.partition[column.name]}"
+                what = "uuid" if column.type == "uuid" else texts.what(value.type)
+                raise SourceError(f"{file.name}: {folder} is no {what}")
             arrays[column.name] = value.take(pa.array(np.zeros(batch.num_rows, np.int64)))
         names = [*(column.name for column in self._columns), FAULT]
         return pa.RecordBatch.from_arrays([arrays[name] for name in names], names=names)

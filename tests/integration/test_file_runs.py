@@ -13,6 +13,7 @@ from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.preview import preview
 from jobs.run import run_job
+from storage import garbage
 
 JOB = """\
 version: 1
@@ -167,13 +168,15 @@ def test_bad_rows_of_a_csv_are_in_quarantine(project):
     rows = project.query("SELECT key, reason, features FROM batchpred.quarantine ORDER BY reason")
     assert [
         ({"id": None}, "a.csv line 4: 3 fields where the header has 2", {"line": "3,3,3"}),
-        ({"id": "2"}, "a.csv line 3: x 'oops' is no number", {"x": "oops"}),
+        ({"id": 2}, "a.csv line 3: x 'oops' is no number", {"x": "oops"}),
         ({"id": "x"}, "a.csv line 6: id 'x' is no whole number", {"x": "1"}),
         ({"id": 4}, "x is infinite", {"x": "inf"}),
     ] == sorted(
         ((row["key"], row["reason"], row["features"]) for row in rows),
         key=lambda row: ("fields" not in row[1], row[1]),
     )
+    with project.database.connect(purpose="test", as_writer=True) as connection:
+        assert {"predictions": 0, "quarantined": 1} == garbage.forget(connection, "j", {"id": 2})
 
 
 def test_text_that_postgresql_cannot_hold_stops_no_other_row(project):

@@ -16,7 +16,7 @@ from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
-from jobs.remote_models import fetch_remote, is_remote
+from jobs.remote_models import fetch_remote, is_remote, shown
 from jobs.summary import batches_for
 from jobs.sums import listed
 from jobs.transform import Transform, load_transform
@@ -338,8 +338,8 @@ def _missing(
     job_file: JobFile, source: Source, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
 ) -> str:
     return (
-        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model {job_file.job.model} takes"
-        + _nearest(missing[0], yielded)
+        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model "
+        f"{shown(job_file.job.model)} takes" + _nearest(missing[0], yielded)
     )
 
 

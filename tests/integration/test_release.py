@@ -143,7 +143,7 @@ def test_what_a_candidate_would_change(project, tmp_path, database):
         JOB.replace(
             "SELECT id, x FROM t WHERE day = :date",
             "SELECT id, x / 500 AS x, id > 2 AS churned FROM t WHERE day = :date",
-        )
+        ).replace("{score: probability}", '{score: probability, whole: "probability[:]"}')
     )
     words = ("models", "compare", "churn", "churn/1", "--date", "2026-01-01", "--label", "churned")
     code, found = project(*words, "--picture", "moved.svg", "--json")
@@ -154,6 +154,7 @@ def test_what_a_candidate_would_change(project, tmp_path, database):
         round(figures["rank_correlation"], 9),
         figures["changed_decile"],
     )
+    assert {"equal": 0.0} == found["outputs"]["whole"]
     assert {"churn/2", "churn/1"} == {name.split(" by ")[1] for name in found["metrics"]}
     assert [5, 4] == [row["id"] for row in figures["moved_most"]][:2]
     assert (tmp_path / "moved.svg").read_text().startswith("<svg")

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper
 
+from jobs.compare import compare_models
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
@@ -227,6 +228,17 @@ def test_a_transform_is_given_the_files_columns(project, ending):
     assert {1: 12.0, 2: 40.0} == project.scores
     said = "transform features:build is not given at (timestamp["
     assert (ending == "parquet") == any(said in warning for warning in report.warnings)
+
+
+def test_models_are_compared_on_the_rows_that_could_be_read(project):
+    """A row that would go to quarantine unread is given to neither model."""
+    (project.folder / "a.csv").write_text("id,x\n1,1.5\n2,oops\n3,2\n")
+    job_file, interval = project.job("{path: a.csv, bounded: false, types: {id: integer}}")
+    with project.database.connect(purpose="test", as_writer=True) as connection:
+        found = compare_models(
+            project.runtime, connection, job_file, interval, ("file:m.onnx", "file:m.onnx")
+        )
+    assert (2, 1.0) == (found.rows, found.outputs["score"]["same"])
 
 
 def test_a_key_in_two_files_is_found(project):

@@ -115,7 +115,8 @@ def _again(failure: dict[str, Any]) -> str:
         "cancelled": "left to you: batchpred run takes it up where it stopped",
         None: "a person's run, or a backfill's",
     }.get(
-        failure["cause"], "not tried again until the job file, its query or its model changes, or you run it"
+        failure["cause"],
+        "not tried again until the job file, query, transform, files or model change, or you run it",
     )
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from jobs import slots
 from jobs.errors import IntervalError
 from jobs.interval import interval_named, latest_complete
+from jobs.remote_models import is_remote, shown
 from jobs.run import RunReport, run_job
 from jobs.stopping import HandedOverError, Stop, Terms
 from storage import registry, runs
@@ -96,10 +97,10 @@ def named(
         raise IntervalError(f"--from {begin.label} lies after --to {end.label}")
     if as_of_date and model_ref:
         raise ConfigurationError("--model and --model-as-of-date contradict each other; give one of them")
-    if as_of_date and "@" not in job.model:
+    if as_of_date and ("@" not in job.model or job.model.startswith("file:") or is_remote(job.model)):
         raise ConfigurationError(
             f"--model-as-of-date needs a job whose model is an alias, such as NAME@champion; {job.name} has "
-            f"{job.model}"
+            f"{shown(job.model)}"
         )
     return begin, end
 
@@ -213,7 +214,7 @@ def _is_of(connection: Connection, published: Row, ref: str | None) -> bool:
     """Whether a published run is of the model that is asked for; any is, where none was named."""
     if ref is None:
         return True
-    if ref.startswith("file:"):
+    if ref.startswith("file:") or is_remote(ref):
         return False  # the run itself compares the digests
     version = registry.resolve(connection, registry.ModelRef.parse(ref))
     return bool(published["model_sha256"] == version.sha256 and published["model_version"] == version.version)

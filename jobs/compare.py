@@ -18,6 +18,7 @@ from jobs.evaluate import metrics_of
 from jobs.pipeline import cut_into_chunks
 from jobs.plan import make_plan
 from jobs.score import scored_rows
+from jobs.unreadable import set_unreadable_aside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def compare_models(
     parts: list[tuple[list[NDArray[np.int64]], list[pa.RecordBatch]]] = [([], []), ([], [])]
     with plans[0].source.read(tuple(reads), plans[0].key) as batches:
         for rows in cut_into_chunks(batches, job_file.job.chunk_rows):
-            table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
+            table, _ = set_unreadable_aside(plans[0], rows)
             keys.append(table.select(key))
             if label is not None:
                 truth.append(table[label].to_numpy())
@@ -102,6 +103,13 @@ def _compare(
         raise JobError("no row was scored by both models")
     tables = [pa.Table.from_batches(part[1]) for part in parts]
     for column in plan.scoring.outputs:
+        if column.is_vector:
+            pair = [
+                _vectors(table[column.column])[at] for table, at in zip(tables, (ours, theirs), strict=True)
+            ]
+            same = pair[0].shape == pair[1].shape and (pair[0] == pair[1]).all(axis=1).mean()
+            comparison.outputs[column.column] = {"equal": float(same)}
+            continue
         old = tables[0][column.column].to_numpy()[ours]
         new = tables[1][column.column].to_numpy()[theirs]
         if old.dtype.kind != "f" or new.dtype.kind != "f":
@@ -123,6 +131,12 @@ def _compare(
             for name, scores in zip(comparison.models, (old, new), strict=True):
                 found = metrics_of(scores[known], actual, is_probability=is_probability)
                 comparison.metrics[f"{column.column} by {name}"] = found
+
+
+def _vectors(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of lists of one length as a matrix [N, D]."""
+    numbers: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(column), -1)
 
 
 def of_scores(old: NDArray[np.float64], new: NDArray[np.float64]) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class Facts:
     attempts: Mapping[datetime, Attempt] = field(default_factory=dict)
     last_read: Mapping[datetime, datetime] = field(default_factory=dict)
     fingerprint: str = ""
+    fingerprints: Mapping[datetime, str] = field(
+        default_factory=dict
+    )  # of intervals that have one of their own
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _may_be_tried(attempt: Attempt, facts: Facts, job: Job, now: datetime) -> bo
     cause: Cause | None = attempt.cause if attempt.failures else None
     if cause is None or cause == "cancelled":
         return cause is None
-    if attempt.fingerprint != facts.fingerprint:
+    if attempt.fingerprint != facts.fingerprints.get(attempt.interval_start, facts.fingerprint):
         return True
     if cause in ("lasting", "blocked"):
         return False

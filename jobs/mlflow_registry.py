@@ -11,6 +11,7 @@ an error, in the server's own words.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import urllib.error
@@ -48,19 +49,31 @@ class MlflowServer:
     @property
     def place(self) -> str:
         """The server's address without a login in it, for messages."""
-        parts = urllib.parse.urlsplit(self.uri)
-        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        try:
+            parts = urllib.parse.urlsplit(self.uri)
+            port = f":{parts.port}" if parts.port else ""
+        except ValueError:  # where it is asked, `_address` says what is wrong
+            return "an address that is none"
+        return f"{parts.scheme}://{parts.hostname}{port}"
 
     def version_of(self, name: str, alias: str) -> int:
         """Ask which version an alias names. Raises ModelError and RegistryOutageError."""
         answer = self._ask("registered-models/alias", name=name, alias=alias)
-        return int(answer["model_version"]["version"])
+        try:
+            return int(answer["model_version"]["version"])
+        except (KeyError, TypeError, ValueError):
+            raise ModelError(
+                f"{self.place} did not say which version {name}@{alias} is; is it MLflow?"
+            ) from None
 
     def artifact_uri(self, name: str, version: int) -> str:
         """Ask where a version's files are. Raises ModelError and RegistryOutageError."""
-        return str(
-            self._ask("model-versions/get-download-uri", name=name, version=str(version))["artifact_uri"]
-        )
+        answer = self._ask("model-versions/get-download-uri", name=name, version=str(version))
+        if "artifact_uri" not in answer:
+            raise ModelError(
+                f"{self.place} did not say where the files of {name}/{version} are; is it MLflow?"
+            )
+        return str(answer["artifact_uri"])
 
     def read_artifact(self, artifact_uri: str, path: str) -> bytes:
         """Fetch a file of a version from the server's artifact proxy. Raises ModelError, RegistryOutageError."""
@@ -81,14 +94,12 @@ class MlflowServer:
         return told
 
     def _get(self, path: str) -> bytes:
-        if urllib.parse.urlsplit(self.uri).scheme not in ("http", "https"):
-            raise ModelError(
-                "the model is in MLflow, and MLFLOW_TRACKING_URI does not say where: set it to http(s)://HOST:PORT"
-            )
-        request = urllib.request.Request(self.uri.rstrip("/") + path, headers=self._login())  # noqa: S310  # checked
+        request = urllib.request.Request(self._address() + path, headers=self._login())  # noqa: S310  # checked
         try:
             with _OPENER.open(request, timeout=_SECONDS) as answer:
                 body: bytes = answer.read(_LARGEST + 1)
+                if answer.length and len(body) <= _LARGEST:  # a read of so many bytes does not tell by itself
+                    raise http.client.IncompleteRead(body, answer.length)
         except urllib.error.HTTPError as error:
             with error:
                 said = _words(error.read(10_000))
@@ -98,18 +109,35 @@ class MlflowServer:
             raise ModelError(
                 f"MLflow at {self.place} refuses ({error.code}): {said}{hint.get(error.code, '')}"
             ) from None
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+        except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             raise RegistryOutageError(f"MLflow at {self.place} does not answer: {reason}") from None
         if len(body) > _LARGEST:
             raise ModelError(f"MLflow at {self.place} sent more than 2 GiB for one file")
         return body
 
+    def _address(self) -> str:
+        """The server's address without a login in it: that goes into a header. Raises ModelError."""
+        parts = urllib.parse.urlsplit("")
+        try:
+            parts = urllib.parse.urlsplit(self.uri)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ModelError(
+                "the model is in MLflow, and MLFLOW_TRACKING_URI does not say where: set it to http(s)://HOST:PORT"
+            )
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+
     def _login(self) -> dict[str, str]:
         if self.token:
             return {"Authorization": f"Bearer {self.token}"}
-        if self.username:
-            pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        parts = urllib.parse.urlsplit(self.uri)
+        username = self.username or urllib.parse.unquote(parts.username or "")
+        password = self.password if self.username else urllib.parse.unquote(parts.password or "")
+        if username:
+            pair = base64.b64encode(f"{username}:{password}".encode()).decode()
             return {"Authorization": f"Basic {pair}"}
         return {}
 

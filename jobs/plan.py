@@ -15,7 +15,7 @@ from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
-from jobs.remote_models import fetch_remote, is_remote
+from jobs.remote_models import fetch_remote, is_remote, shown
 from jobs.summary import batches_for
 from jobs.sums import listed
 from jobs.transform import Transform, load_transform
@@ -152,9 +152,13 @@ def make_plan(
     key = _key_columns(job_file, source, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
     transform = load_transform(job.transform, job_file.path.parent) if job.transform else None
-    if transform is not None:  # the model's columns are those it makes of all the query's
+    ungiven: tuple[str, ...] = ()
+    if transform is not None:  # the model's columns are those it makes of all the source's
         transform.columns = wanted
-        wanted = tuple(yielded)
+        # A query can cast what has no meaning here; of files nobody asked for each column.
+        of_files = job.source.path is not None
+        wanted = tuple(name for name, column in yielded.items() if not of_files or column.arrow is not None)
+        ungiven = _ungiven(transform, [yielded[name] for name in yielded if name not in wanted])
     missing = [name for name in wanted if name not in yielded]
     if missing:
         raise SourceColumnsError(_missing(job_file, source, missing, yielded))
@@ -201,7 +205,7 @@ def make_plan(
         model,
         scoring,
         table,
-        (*_warnings(job_file), *model.notes),
+        (*_warnings(job_file), *ungiven, *model.notes),
         batches_for(connection, job, model.model, scoring),
         transform,
         checks,
@@ -324,12 +328,19 @@ def _key_columns(
     return tuple(yielded[name] for name in job.key)
 
 
+def _ungiven(transform: Transform, columns: Sequence[SourceColumn]) -> tuple[str, ...]:
+    if not columns:
+        return ()
+    said = ", ".join(f"{column.name} ({column.type})" for column in columns)
+    return (f"transform {transform.name} is not given {said}: only numbers, text, booleans and dates",)
+
+
 def _missing(
     job_file: JobFile, source: Source, missing: Sequence[str], yielded: Mapping[str, SourceColumn]
 ) -> str:
     return (
-        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model {job_file.job.model} takes"
-        + _nearest(missing[0], yielded)
+        f"{source.where}: {source.yields} no column {', '.join(missing)}, which model "
+        f"{shown(job_file.job.model)} takes" + _nearest(missing[0], yielded)
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs.checks import ChecksFailedError
-from storage import registry
+from jobs.file_source import file_source
+from jobs.interval import interval_containing
+from jobs.remote_models import is_remote
+from storage import attempts, registry
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 from storage.predictions import DuplicateKeyError
@@ -15,13 +19,19 @@ from storage.runs import RunCancelledError
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
 
+    from jobs.interval import Interval
     from jobs.jobfile import JobFile
-    from storage.attempts import Cause
+    from storage.attempts import Attempt, Cause
     from storage.database import Connection
 
 # A source that is away for hours is asked once an hour, not once a day.
 _LONGEST = timedelta(hours=1)
+# Of so many failed intervals the files are looked at, the newest: each look costs a listing of their folders.
+_LISTED = 10
 
 
 def cause_of(error: BaseException) -> Cause:
@@ -47,16 +57,69 @@ def rest_after(failures: int, backoff: timedelta, chance: random.Random) -> time
     return rest * chance.uniform(0.5, 1.5)
 
 
-def fingerprint(connection: Connection, job_file: JobFile) -> str:
-    """Return a digest of what a lasting failure depends on: the job file, its query, and the model it names now."""
-    ref = job_file.job.model
-    digest = hashlib.sha256(f"{job_file.job.model_dump_json()}\n{job_file.query}\n".encode())
-    if ref.startswith("file:"):
-        path = job_file.path.parent / ref.removeprefix("file:")
-        digest.update(path.read_bytes() if path.is_file() else b"missing")
+def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str | None = None) -> str:
+    """Return a digest of what a lasting failure depends on: the job file, its query, its transform and the model.
+
+    `model_sha256` is that of the registry's version that failed, where a run came so far: its alias may have been
+    moved since, and what that names now has not failed. A model from elsewhere counts by what the job's newest run
+    took, so that no look at the clock asks another server.
+    """
+    job = job_file.job
+    digest = hashlib.sha256(f"{job.model_dump_json()}\n{job_file.query}\n".encode())
+    if job.transform:
+        for path in _sources(job.transform.partition(":")[0].partition(".")[0], job_file.path.parent):
+            digest.update(_bytes_of(path))
+    if job.model.startswith("file:"):
+        digest.update(_bytes_of(job_file.path.parent / job.model.removeprefix("file:")))
+    elif is_remote(job.model):
+        digest.update((attempts.newest_model(connection, job.name) or "").encode())
     else:
-        try:
-            digest.update(registry.resolve(connection, registry.ModelRef.parse(ref)).sha256.encode())
-        except BatchpredError as error:
-            digest.update(type(error).__name__.encode())
+        digest.update((model_sha256 or _named_now(connection, job.model)).encode())
     return digest.hexdigest()
+
+
+def files_of(job_file: JobFile, interval: Interval) -> str:
+    """Say which files an interval has now; nothing for a query. They may come late, or be written anew."""
+    if job_file.job.source.path is None:
+        return ""
+    try:
+        return json.dumps(file_source(job_file, interval, {}).inputs())
+    except BatchpredError as error:  # its text may differ each time
+        return type(error).__name__
+
+
+def with_files(general: str, files: str) -> str:
+    """Make of a job's fingerprint that of an interval with these files."""
+    return hashlib.sha256(f"{general}\n{files}".encode()).hexdigest() if files else general
+
+
+def fingerprints(general: str, job_file: JobFile, failed: Mapping[datetime, Attempt]) -> dict[datetime, str]:
+    """Return the fingerprints of failed intervals that have files; older ones than can be looked at keep theirs."""
+    job = job_file.job
+    if job.source.path is None:
+        return {}
+    newest = sorted(failed, reverse=True)
+    found = {start: failed[start].fingerprint or "" for start in newest[_LISTED:]}
+    for start in newest[:_LISTED]:
+        files = files_of(job_file, interval_containing(start, job.interval, job.zone))
+        found[start] = with_files(general, files)
+    return found
+
+
+def _named_now(connection: Connection, ref: str) -> str:
+    try:
+        return registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True).sha256
+    except BatchpredError as error:
+        return type(error).__name__
+
+
+def _sources(top: str, folder: Path) -> list[Path]:
+    """The project's modules, as far as they may be a transform's: those beside the job file, and its package's."""
+    return sorted({*folder.glob("*.py"), *(folder / top).rglob("*.py")})
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return type(error).__name__.encode()

@@ -257,7 +257,8 @@ def _run(
     except _BLOCKING as error:
         tell = partial(news.blocked, plan=plan, report=report, error=str(error))
         runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
-        report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
+        if isinstance(error, checks.ChecksFailedError):  # keys that stand there twice are the source's fault
+            report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))

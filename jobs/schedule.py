@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from jobs import due
 from jobs.deliver import watching
-from jobs.retries import fingerprint
+from jobs.retries import fingerprint, fingerprints
 from jobs.stopping import Stop
 from jobs.task import Outcome, Work, Worker
 from jobs.waiting import missing_upstream
@@ -217,13 +217,14 @@ def look(
     # Lookback may reach behind the first interval of the schedule: an interval has 32 days at most.
     behind = last - timedelta(days=32) * job.schedule.lookback
     remembered = attempts.attempts(connection, job.name, min(first, behind), last)
+    failed = {start: each for start, each in remembered.items() if each.failures}
+    general = fingerprint(connection, job_file) if failed else ""
     facts = due.Facts(
         first_seen=seen,
         settled=attempts.settled(connection, job.name, first, last),
         attempts=remembered,
         last_read=attempts.last_read(connection, job.name, behind, last) if job.schedule.lookback else {},
-        fingerprint=fingerprint(connection, job_file)
-        if any(each.failures for each in remembered.values())
-        else "",
+        fingerprint=general,
+        fingerprints=fingerprints(general, job_file, failed),
     )
     return due.what_is_due(job, facts, now, settled_before)

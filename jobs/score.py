@@ -84,7 +84,7 @@ def last_named(key: Sequence[Column], rows: pa.Table) -> int | None:
 
 
 def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
-    """The rows whose key names nothing: NULL, a date without an end, text too long for an index."""
+    """The rows whose key names nothing: NULL, a date without an end, text that no index can hold."""
     reasons: dict[int, str] = {}
     for column in key:
         values = rows.column(column.name)
@@ -97,6 +97,7 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
         if column.type == "text":
             long = pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)
             faults.append((long, f"is longer than {_MAX_KEY_BYTES} bytes"))
+            faults.append((pc.match_substring(values, "\0"), "holds a NUL character, which text cannot"))
         for bad, what in faults:
             for row in pc.indices_nonzero(pc.fill_null(bad, fill_value=False)).to_pylist():
                 reasons.setdefault(row, f"key column {column.name} {what}")
@@ -166,10 +167,12 @@ def _days_as_text(values: pa.ChunkedArray) -> pa.Array:
 
 
 def _plain(value: Any) -> Any:
-    """Write a value as JSON can hold it: dates, NaN and infinities as text, and of a long text its beginning."""
-    if isinstance(value, str) and len(value) > _MAX_KEY_BYTES:
-        return f"{value[:_MAX_KEY_BYTES]}… ({len(value)} characters)"
-    if value is None or isinstance(value, (bool, int, str)):
+    """Write a value as jsonb can hold it: dates, NaN and infinities as text, and of a long text its beginning."""
+    if isinstance(value, str):
+        shown = value if len(value) <= _MAX_KEY_BYTES else value[:_MAX_KEY_BYTES]
+        more = f"… ({len(value)} characters)" if len(value) > len(shown) else ""
+        return shown.replace("\0", "\N{SYMBOL FOR NULL}") + more
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value

@@ -44,7 +44,8 @@ class Stop:
         self._error: BaseException | None = None
         self._asked = threading.Event()
         self._listeners: list[Callable[[BaseException], None]] = []
-        self._lock = threading.Lock()
+        # Entered again by a signal's handler, which may strike while the main thread is inside.
+        self._lock = threading.RLock()
 
     def ask(self, error: BaseException) -> None:
         """Ask the run to stop because of this error; only the first one counts."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobs import due, news, slots
 from jobs.errors import JobError
 from jobs.lookback import has_changed
-from jobs.retries import cause_of, fingerprint, rest_after
+from jobs.retries import cause_of, files_of, fingerprint, rest_after, with_files
 from jobs.run import RunReport, run_job
 from jobs.stopping import HandedOverError, Terms
 from jobs.waiting import is_ready
@@ -98,13 +98,15 @@ class Worker:
         """Do one task; what goes wrong is in the outcome."""
         report = None
         try:
-            report = self._run(work)
+            # Before they are read: a file that comes meanwhile is a reason to try again.
+            files = files_of(work.job_file, work.task.interval)
+            report = self._run(work, files)
             if report is None:
                 return Outcome()
             if report.status == "held":  # another scheduler is at it
                 log.info("run held", extra={"job": report.job, "interval": report.label})
                 return Outcome(report, self._pause)
-            self._write_down(work, report)
+            self._write_down(work, report, files)
         except BatchpredError as error:  # the ledger is away
             log.error("tick failed", extra={"job": work.key[0], "error": str(error)})  # noqa: TRY400
             return Outcome(report or _failed(work, error), _BLIND_REST)
@@ -113,10 +115,10 @@ class Worker:
             return Outcome(report or _failed(work, error), _BLIND_REST)
         return Outcome(report)
 
-    def _run(self, work: Work) -> RunReport | None:
+    def _run(self, work: Work, files: str) -> RunReport | None:
         job_file, interval = work.job_file, work.task.interval
         try:
-            if work.task.kind == "missing" and not self._is_ready(work):
+            if work.task.kind == "missing" and not self._is_ready(work, files):
                 return None
             if work.task.kind == "lookback" and not has_changed(self._runtime, job_file, interval):
                 self._note_looked_back(work)
@@ -125,11 +127,11 @@ class Worker:
             return _failed(work, error)
         return self._make(work)
 
-    def _write_down(self, work: Work, report: RunReport) -> None:
+    def _write_down(self, work: Work, report: RunReport, files: str) -> None:
         if report.status == "stopped":
             return
         if report.error:
-            self._remember(work, report)
+            self._remember(work, report, files)
         else:
             self._forget(work)
 
@@ -158,7 +160,7 @@ class Worker:
         last = read.get(due.start(work.task.interval))
         return last is not None and last < slots.latest_slot(schedule, self._now(connection))
 
-    def _is_ready(self, work: Work) -> bool:
+    def _is_ready(self, work: Work, files: str) -> bool:
         """Ask `ready`; where it says no, rest, or count a failure once it has said so for too long."""
         ready = work.job_file.job.ready
         if ready is None or is_ready(self._runtime, work.job_file, work.task.interval):
@@ -168,7 +170,7 @@ class Worker:
         with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
             if attempts.wait(connection, work.slot, ASK_READY_EVERY) <= ready.timeout:
                 return False
-            mark = fingerprint(connection, work.job_file)
+            mark = with_files(fingerprint(connection, work.job_file), files)
             failure = Failure(1, "not_ready", str(error), mark, rest=None)
             is_new = attempts.fail(connection, work.slot, work.task.seen, failure)
         if is_new:
@@ -181,11 +183,13 @@ class Worker:
         with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
             attempts.looked_back(connection, work.slot)
 
-    def _remember(self, work: Work, report: RunReport) -> None:
+    def _remember(self, work: Work, report: RunReport, files: str) -> None:
         """Write a failure down where all schedulers see it."""
         database = self._runtime.database
+        sha256 = report.model["sha256"] if report.model else None
         with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-            failure = self._failure(work, report, fingerprint(connection, work.job_file))
+            mark = with_files(fingerprint(connection, work.job_file, model_sha256=sha256), files)
+            failure = self._failure(work, report, mark)
             is_new = attempts.fail(connection, work.slot, work.task.seen, failure)
         if is_new and failure.rest is None and report.status == "failed":
             news.failed(database, work.job_file, work.task.interval, report)

@@ -12,7 +12,8 @@ themselves, and must come out the same. Random numbers and the clock fail there 
 What it is trusted with: everything. It is the project's own code and runs with the runner's rights, like the
 project's queries; nothing of it comes from the database or the model. The project folder is importable only while
 it is imported and while it runs. The digest of its source, and of the project's modules it imports, is part of the
-run's definition: changed code is a new run. What a function imports only when it runs is not in the digest.
+run's definition: changed code is a new run. It depends on the function alone, not on which others a process has
+imported before; what a function imports only when it runs is not in it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import hashlib
 import importlib
 import logging
 import sys
+import threading
 import time
 import traceback
 from contextlib import contextmanager
@@ -96,6 +98,8 @@ class Transform:
     def _transformed(self, rows: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
         import pandas as pd
 
+        if not rows.num_rows:  # all of a chunk were set aside: a function need not bear an empty frame
+            return pa.table({name: pa.nulls(0) for name in self.columns}), np.empty(0, dtype=np.int64)
         kept = {pa.bool_(): pd.BooleanDtype()} | {
             getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()
             for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -179,20 +183,18 @@ def load_transform(name: str, folder: Path) -> Transform:
     """
     module_name, _, function_name = name.partition(":")
     folder = folder.resolve()
-    _forget_changed(folder)
-    before = set(sys.modules)
     try:
-        with _importable(folder):
-            module = importlib.import_module(module_name)
+        with _importing:
+            found = _imported.get((folder, module_name))
+            if found is None or _digest(found.files) != found.sha256:
+                found = _imported[folder, module_name] = _import(module_name, folder)
     except (Exception, SystemExit) as error:
-        for each in set(sys.modules) - before:  # half of a package would be taken for the whole of it
-            if _file_in(sys.modules[each], folder):
-                del sys.modules[each]
         log.debug("transform not imported", exc_info=True)
         raise TransformNotFoundError(
             f"transform {name}: cannot be imported: {_said(error, folder)}; modules are looked for in {folder} "
             "and among the installed packages"
         ) from error
+    module = found.module
     function = getattr(module, function_name, None)
     if not callable(function):
         there = [
@@ -201,36 +203,73 @@ def load_transform(name: str, folder: Path) -> Transform:
         raise TransformNotFoundError(
             f"transform {name}: {module_name} has no function {function_name}; it has {', '.join(there) or 'none'}"
         )
-    return Transform(name, function, _digest(_sources(module_name, folder)), folder)
+    return Transform(name, function, found.sha256, folder)
 
 
-# What was imported from project folders, with the digest it had: a schedule lives for weeks, and files change.
-_imported: dict[str, tuple[Path, str]] = {}
+@dataclass(frozen=True)
+class _Imported:
+    """A function's module, the files it is made of by their modules' names, and the digest they had then."""
+
+    module: Any
+    files: dict[str, Path]
+    sha256: str
 
 
-def _sources(module_name: str, folder: Path) -> dict[str, Path]:
-    """The files of the function's package, and of all modules of the project folder that are imported."""
-    top = module_name.partition(".")[0]
-    found: dict[str, Path] = {}
-    for name, module in sorted(sys.modules.items()):
-        path = _file_in(module, folder)
-        if path is None and name.partition(".")[0] == top:
-            path = _file_in(module, Path("/"))
-        if path is not None:
-            found[name] = path
-            if path.is_relative_to(folder):
-                _imported[name] = (path, _digest({name: path}))
-    return found
+# What was imported, by project folder and module: a schedule lives for weeks, and files change.
+_imported: dict[tuple[Path, str], _Imported] = {}
+# A schedule's runs begin in threads, and what an import brings in must be told from what another one does.
+_importing = threading.Lock()
+
+# Where a project's folder holds batchpred itself: its own modules are nobody's transform.
+_HOUSE = ("api", "batchpred", "jobs", "migrations", "storage", "__main__")
 
 
-def _file_in(module: Any, folder: Path) -> Path | None:
-    name = getattr(module, "__file__", None)
-    if not name or not str(name).endswith(".py"):
+def _import(module_name: str, folder: Path) -> _Imported:
+    """Import a module with all that it imports of its project, whatever has been imported of it before."""
+    stale = {
+        name
+        for key, each in _imported.items()
+        for name, path in each.files.items()
+        if key == (folder, module_name) or (key[0] != folder and path.is_relative_to(key[0]))
+    }
+    for name, module in list(sys.modules.items()):
+        if name in stale or _file_in(name, module, folder):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+    before = set(sys.modules)
+    try:
+        with _importable(folder):
+            module = importlib.import_module(module_name)
+    except BaseException:
+        for each in set(sys.modules) - before:  # half of a package would be taken for the whole of it
+            if _file_in(each, sys.modules[each], folder):
+                del sys.modules[each]
+        raise
+    files = _sources(module_name, module, folder)
+    return _Imported(module, files, _digest(files))
+
+
+def _sources(module_name: str, module: Any, folder: Path) -> dict[str, Path]:
+    """The files of the project's modules that are imported now; of an installed function all of its package."""
+    there = list(sys.modules.items())
+    found = {name: path for name, each in there if (path := _file_in(name, each, folder))}
+    if module_name not in found:
+        top = sys.modules[module_name.partition(".")[0]]
+        file = Path(getattr(top, "__file__", None) or module.__file__ or "")
+        inside = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        for path in (each for each in inside if each.suffix == ".py"):
+            parts = path.relative_to(file.parent.parent).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name if file.name == "__init__.py" else module_name] = path
+    return dict(sorted(found.items()))
+
+
+def _file_in(name: str, module: Any, folder: Path) -> Path | None:
+    file = getattr(module, "__file__", None)
+    if not file or not str(file).endswith(".py") or name.partition(".")[0] in _HOUSE:
         return None
-    path = Path(name).resolve()
-    if not path.is_relative_to(folder) or (folder != Path("/") and "site-packages" in path.parts):
-        return None
-    return path
+    path = Path(file).resolve()
+    return path if path.is_relative_to(folder) and "site-packages" not in path.parts else None
 
 
 def _digest(files: dict[str, Path]) -> str:
@@ -240,19 +279,6 @@ def _digest(files: dict[str, Path]) -> str:
         digest.update(f"{name} {len(text)}\n".encode())
         digest.update(text)
     return digest.hexdigest()
-
-
-def _forget_changed(folder: Path) -> None:
-    """Have the project's modules imported anew where one of them changed, or is another project's."""
-    changed = any(
-        not path.is_relative_to(folder) or _digest({name: path}) != digest
-        for name, (path, digest) in _imported.items()
-    )
-    if changed:
-        for name in _imported:
-            sys.modules.pop(name, None)
-        _imported.clear()
-        importlib.invalidate_caches()
 
 
 @contextmanager

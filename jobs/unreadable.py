@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,20 @@ def set_unreadable_aside(plan: Plan, rows: pa.Table) -> tuple[pa.Table, list[Qua
         said = (
             {name: values[name] for name in features if name in values} if set(key) & set(values) else values
         )
-        aside.append(({name: values.get(name) for name in key}, fault["reason"], said))
+        aside.append((_key_of(plan, values), fault["reason"], said))
     return rows.filter(pc.is_null(faults)), aside
+
+
+def _key_of(plan: Plan, values: dict[str, Any]) -> dict[str, Any]:
+    """The key as every other row's is written: who has one forgotten names a number as a number."""
+    key = {}
+    for column in plan.table.key:
+        value = values.get(column.name)
+        if column.type == "bigint" and isinstance(value, str):
+            with suppress(ValueError):
+                value = int(value)
+        key[column.name] = value
+    return key
 
 
 def with_unreadable(scored: ScoredChunk, unreadable: list[Quarantined]) -> ScoredChunk:

@@ -8,7 +8,7 @@ schedulers keep the same distance from a failure. Its cause decides what comes n
                  growing rest, `retries` times; then it rests until the job's next slot
     not_ready    `ready` stayed false for too long: rests until the job's next slot
     lasting      a column, a model, a right, a file is wrong: trying again would change nothing. It rests until the
-                 job file, its query or its model is another one (the fingerprint), or a person runs it
+                 job file, query, transform, files or model is another one (the fingerprint), or a person runs it
     blocked      a check refused to publish: as lasting
     cancelled    a person stopped it: until a person runs it
 
@@ -144,6 +144,12 @@ def covering(
     """Return the published intervals of a job that have a part in [start, end), in order."""
     rows = connection.execute(_SQL["covering"], {"job": job, "start": start, "end": end})
     return [(row["interval_start"], row["interval_end"]) for row in rows]
+
+
+def newest_model(connection: Connection, job: str) -> str | None:
+    """Return the digest of the model that the job's newest run was made with."""
+    row = connection.execute(_SQL["newest_model"], {"job": job}).fetchone()
+    return row["model_sha256"] if row else None
 
 
 def active(connection: Connection, job: str) -> list[Row]:

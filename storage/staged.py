@@ -1,9 +1,9 @@
 """A job's own checks: queries over a run that nobody sees yet, which must find nothing.
 
 A check's query reads the run as the relation `staged`: its key and its outputs; and what readers see of the job
-until then as `before`, the same columns, empty before the first publish. It is one SELECT, run in a read-only
-transaction with a time limit, and what it finds is what is wrong. Before a row is scored it is tried on an empty
-`staged`, so that a broken query costs no run.
+until then as `before`, the same columns but vectors, empty before the first publish. It is one SELECT, run in
+a read-only transaction with a time limit, and what it finds is what is wrong. Before a row is scored it is tried on
+an empty `staged`, so that a broken query costs no run.
 """
 
 from __future__ import annotations
@@ -68,25 +68,32 @@ def find(connection: Connection, job: JobTable, run_id: int, check: Check) -> Fi
     return Finding(rows[0][0], tuple(_said(columns[1:], row[1:]) for row in rows))
 
 
-_TYPES = {name: name for name in ("bigint", "double precision", "boolean", "date", "text")}
+_TYPES = {
+    name: name
+    for name in (
+        "bigint", "double precision", "boolean", "date", "text", "real[]", "double precision[]", "bigint[]"
+    )
+}  # fmt: skip
 
 
-def _columns(job: JobTable, there: Container[str] | None = None) -> sql.Composed:
-    """The job's columns, those that are not `there` as NULL of their type."""
+def _columns(job: JobTable, there: Container[str] | None = None, *, vectors: bool = True) -> sql.Composed:
+    """The job's columns, those that are not `there` as NULL of their type; without vectors on request."""
     return sql.SQL(", ").join(
         sql.Identifier(column.name)
         if there is None or column.name in there
         else sql.SQL("NULL::{} AS {}").format(sql.SQL(_TYPES[column.type]), sql.Identifier(column.name))
         for column in job.columns
+        if vectors or not column.is_vector
     )
 
 
 def _before(connection: Connection, job: JobTable) -> sql.Composed:
     view = sql.Identifier("predictions", job.name)
     seen = columns_of(connection, view)
+    # The view of what is current has no vectors: as NULL they would look like predictions that are missing.
     if not seen:
-        return sql.SQL("SELECT {} WHERE false").format(_columns(job, ()))
-    return sql.SQL("SELECT {} FROM {}").format(_columns(job, seen), view)
+        return sql.SQL("SELECT {} WHERE false").format(_columns(job, (), vectors=False))
+    return sql.SQL("SELECT {} FROM {}").format(_columns(job, seen, vectors=False), view)
 
 
 def _run(

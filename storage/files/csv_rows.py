@@ -86,7 +86,10 @@ class CsvData:
         arrays = []
         for column in wanted.columns:
             values, target = parsed[column.name], arrow_type(column)
-            if values.type != target:
+            if column.type == "uuid":
+                values, bad = texts.uuids(values)
+                blame.add(column.name, parsed[column.name], bad, "uuid")
+            elif values.type != target:
                 values, bad = texts.parse(values, target)
                 blame.add(column.name, parsed[column.name], bad, texts.what(target))
             if values.null_count and column.name in wanted.key:

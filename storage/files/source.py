@@ -235,7 +235,8 @@ class FileSource:
                 f"{who}; say what key column {name} is: `source: {{types: {{{name}: integer}}}}` "
                 "(integer, text, uuid or date)"
             )
-        return column or SourceColumn(name, "text", None)
+        # What neither key nor model asks for is text, which a job's transform may make something of.
+        return column or SourceColumn(name, "string", "string")
 
     def _described_without_files(self) -> tuple[SourceColumn, ...]:
         names = dict.fromkeys((*self.key, *self.dtypes))
@@ -330,29 +331,36 @@ class FileReader:
                 places = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
                 rows = batch.filter(mask)
             arrays = []
+            said: dict[int, str] = {}
             for column in own:
                 try:
-                    arrays.append(kinds.cast(rows[column.name], column))
+                    values, bad = texts.checked(kinds.cast(rows[column.name], column))
                 except (pa.ArrowException, UnicodeError) as error:
                     raise fault(f"{file.name}: column {column.name}", error) from error
+                arrays.append(values)
+                for row in bad:
+                    said.setdefault(row, f"{column.name} is no UTF-8 text")
             cast = pa.RecordBatch.from_arrays(arrays, names=[column.name for column in own])
-            yield with_faults(own, cast, self._without_key(file, cast, places, first))
+            yield with_faults(own, cast, self._bad_rows(file, cast, places, first, said))
 
-    def _without_key(self, file: DataFile, rows: pa.RecordBatch, places: Any, first: int) -> list[Fault]:
-        """Find the rows whose key is NULL: they could not be published, and must not stop the others."""
-        found: dict[int, str] = {}
+    def _bad_rows(
+        self, file: DataFile, rows: pa.RecordBatch, places: Any, first: int, said: dict[int, str]
+    ) -> list[Fault]:
+        """Name the rows of which something is `said` already, and those whose key is NULL.
+
+        They could not be published, and must not stop the others.
+        """
         for name in self._source.key:
             if name in rows.schema.names and rows[name].null_count:
                 for row in np.flatnonzero(rows[name].is_null().to_numpy(zero_copy_only=False)):
-                    found.setdefault(int(row), name)
+                    said.setdefault(int(row), f"{name} is NULL, and it is in the key")
         return [
             Fault(
                 row,
-                f"{file.name} row {first + int(places[row] if places is not None else row) + 1}: {name} is NULL, "
-                "and it is in the key",
+                f"{file.name} row {first + int(places[row] if places is not None else row) + 1}: {what}",
                 rows.slice(row, 1).to_pylist()[0],
             )
-            for row, name in sorted(found.items())
+            for row, what in sorted(said.items())
         ]
 
     def _with_partition(
@@ -360,12 +368,14 @@ class FileReader:
     ) -> pa.RecordBatch:
         arrays = {name: batch[name] for name in batch.schema.names}
         for column in constant:
-            value, bad = texts.parse(
-                pa.array([file.partition[column.name]], pa.string()), kinds.arrow_type(column)
+            said = pa.array([file.partition[column.name]], pa.string())
+            value, bad = (
+                texts.uuids(said) if column.type == "uuid" else texts.parse(said, kinds.arrow_type(column))
             )
             if bad[0].as_py() or (column.name in self._source.key and value.null_count):
-                said = f"folder {column.name}={file.partition[column.name]}"
-                raise SourceError(f"{file.name}: {said} is no {texts.what(value.type)}")
+                folder = f"folder {column.name}={file.partition[column.name]}"
+                what = "uuid" if column.type == "uuid" else texts.what(value.type)
+                raise SourceError(f"{file.name}: {folder} is no {what}")
             arrays[column.name] = value.take(pa.array(np.zeros(batch.num_rows, np.int64)))
         names = [*(column.name for column in self._columns), FAULT]
         return pa.RecordBatch.from_arrays([arrays[name] for name in names], names=names)

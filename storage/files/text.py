@@ -16,6 +16,7 @@ FALSE = ["false", "False", "FALSE", "f", "F", "0"]
 _WORDS = {"double": "number", "int64": "whole number", "bool": "true or false", "date32[day]": "date"}
 # A moment with its offset from UTC; without one it shows the clock of the job's zone.
 _ZONED = r"\d:\d.*(Z|[+-]\d\d(:?\d\d)?)$"
+_UUID = r"^\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$"
 _NANOSECONDS = r"(\.\d{6})\d+"
 
 
@@ -37,6 +38,35 @@ def parse(text: pa.Array, target: pa.DataType) -> tuple[pa.Array, pa.BooleanArra
         values = pc.replace_substring_regex(values, _NANOSECONDS, r"\1")
     parsed, unparsed = _bisect(values, target)
     return parsed, pc.or_(bad, unparsed)
+
+
+def uuids(text: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    """Write uuids as PostgreSQL does: lower case, hyphens, no braces; also tell which are none: those are NULL.
+
+    A key has one spelling, or it would be found by one of them only, and stand there twice.
+    """
+    values, bad = parse(text, pa.string())
+    values = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+    values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    good = pc.match_substring_regex(values, _UUID)
+    none = pc.fill_null(pc.invert(good), fill_value=False)
+    plain = pc.replace_substring_regex(values, _UUID, r"\1-\2-\3-\4-\5")
+    return pc.if_else(none, pa.scalar(None, pa.string()), plain), pc.or_(bad, none)
+
+
+def checked(values: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Make NULL of what a file calls text and is no UTF-8; return the places too. Other types pass as they are.
+
+    Parquet's and Arrow's readers take a writer's word for it; PostgreSQL and Python do not.
+    """
+    if not pa.types.is_string(values.type):
+        return values, []
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        good, bad = parse(values.cast(pa.binary()), pa.string())
+        return good, [int(place) for place in pc.indices_nonzero(bad).to_pylist()]
+    return values, []
 
 
 def what(target: pa.DataType) -> str:

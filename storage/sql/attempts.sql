@@ -136,6 +136,9 @@ SELECT runs.run_id, runs.interval_start, runs.interval_end, runs.published_at, r
  ORDER BY published.interval_start DESC
  LIMIT 1;
 
+-- name: newest_model
+SELECT model_sha256 FROM batchpred.runs WHERE job = %(job)s ORDER BY run_id DESC LIMIT 1;
+
 -- name: last_failure
 -- The newest failure of an interval that readers do not see: a scheduler's attempt, or the newest run of it.
 SELECT failed.interval_start, failed.cause, failed.error, failed.failed_at, failed.not_before, failed.failures

@@ -31,11 +31,11 @@ SELECT published.interval_start, published.run_id
  ORDER BY published.interval_start;
 
 -- name: expired_replaced
--- Replaced runs of such intervals: they go with them.
+-- Replaced and blocked runs of such intervals: they go with them.
 SELECT run_id, job, interval_start, interval_end, as_of_date, status
   FROM batchpred.runs
  WHERE job = %(job)s
-   AND status = 'superseded'
+   AND status IN ('superseded', 'blocked')
    AND interval_end < now() - %(keep)s
    AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
    AND NOT EXISTS (SELECT FROM batchpred.publish_moves

@@ -65,6 +65,14 @@ def test_what_is_published_is_left_as_it_is_unless_asked_otherwise(house, asked)
     assert [("2026-01-03", "published")] == do(house, asked("2026-01-03", "2026-01-03", force=True))
 
 
+def test_a_model_from_elsewhere_is_compared_by_the_run(house, asked):
+    """What a reference into MLflow or object storage names only its run finds out: nothing is done before."""
+    do(house, asked("2026-01-03", "2026-01-03"))
+    for ref in ("mlflow:chaos@champion", "s3://bucket/m.onnx"):
+        (step,) = plan(house, asked("2026-01-03", "2026-01-03", model_ref=ref))
+        assert (False, None) == (step.is_done, step.problem)
+
+
 def test_the_model_as_of_date_is_the_one_that_was_champion_then(house, asked):
     """Each interval is scored by the version the alias named at its end; before the first it fails."""
     second = prepare(model(doc="a later one"))

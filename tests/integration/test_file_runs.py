@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper
 
+from jobs.compare import compare_models
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.preview import preview
 from jobs.run import run_job
+from storage import garbage
 
 JOB = """\
 version: 1
@@ -42,9 +44,10 @@ class Project:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         (folder / "m.onnx").write_bytes(model.SerializeToString())
 
-    def job(self, source, chunk_rows=10, min_rows=1):
+    def job(self, source, chunk_rows=10, min_rows=1, more=""):
         path = self.folder / "j.job.yaml"
-        path.write_text(JOB.format(source=source, chunk_rows=chunk_rows, min_rows=min_rows), encoding="utf-8")
+        text = JOB.format(source=source, chunk_rows=chunk_rows, min_rows=min_rows)
+        path.write_text(text + more, encoding="utf-8")
         job_file = load_job(path, {})
         zone = job_file.job.zone
         return job_file, interval_named(DAY, job_file.job.interval, zone, datetime(2027, 1, 1, tzinfo=UTC))
@@ -166,13 +169,76 @@ def test_bad_rows_of_a_csv_are_in_quarantine(project):
     rows = project.query("SELECT key, reason, features FROM batchpred.quarantine ORDER BY reason")
     assert [
         ({"id": None}, "a.csv line 4: 3 fields where the header has 2", {"line": "3,3,3"}),
-        ({"id": "2"}, "a.csv line 3: x 'oops' is no number", {"x": "oops"}),
+        ({"id": 2}, "a.csv line 3: x 'oops' is no number", {"x": "oops"}),
         ({"id": "x"}, "a.csv line 6: id 'x' is no whole number", {"x": "1"}),
         ({"id": 4}, "x is infinite", {"x": "inf"}),
     ] == sorted(
         ((row["key"], row["reason"], row["features"]) for row in rows),
         key=lambda row: ("fields" not in row[1], row[1]),
     )
+    with project.database.connect(purpose="test", as_writer=True) as connection:
+        assert {"predictions": 0, "quarantined": 1} == garbage.forget(connection, "j", {"id": 2})
+
+
+def test_text_that_postgresql_cannot_hold_stops_no_other_row(project):
+    """A key with a NUL or broken UTF-8 is set aside, and so is a bad row with a NUL in it; the rest is shown."""
+    keys = pa.array([b"a", b"b\0b", b"\xff", b"d", b"e"], pa.binary()).view(pa.string())
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Add", ["x", "x"], ["doubled"]), helper.make_node("Identity", ["t"], ["same"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["N", 1]),
+             helper.make_tensor_value_info("t", TensorProto.STRING, ["N", 1])],
+            [helper.make_tensor_value_info("doubled", TensorProto.DOUBLE, ["N", 1]),
+             helper.make_tensor_value_info("same", TensorProto.STRING, ["N", 1])],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)], ir_version=10,
+    )  # fmt: skip
+    (project.folder / "m.onnx").write_bytes(model.SerializeToString())
+    table = {"id": keys, "x": [1.0, 2.0, 3.0, float("inf"), 5.0], "t": ["", "", "", "t\0", "e"]}
+    pq.write_table(pa.table(table), project.folder / "a.parquet")
+    report = project.run("{path: a.parquet, bounded: false}")
+    assert ("published", None) == (report.status, report.error)
+    assert {"a": 2.0, "e": 10.0} == project.scores
+    rows = project.query("SELECT key, reason, features FROM batchpred.quarantine ORDER BY reason")
+    assert [
+        ({"id": None}, "a.parquet row 3: id is no UTF-8 text", {"x": 3.0, "t": ""}),
+        ({"id": "b␀b"}, "key column id holds a NUL character, which text cannot", {"x": 2.0, "t": ""}),
+        ({"id": "d"}, "x is infinite", {"x": "inf", "t": "t␀"}),
+    ] == [(row["key"], row["reason"], row["features"]) for row in rows]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_transform_is_given_the_files_columns(project, ending):
+    """Whatever the model takes, a function sees every column of a file: of a CSV as text; moments are left out."""
+    (project.folder / "features.py").write_text(
+        "import pandas as pd\n\n\ndef build(df):\n"
+        "    return df.assign(x=pd.to_numeric(df.width) * pd.to_numeric(df.height))\n"
+    )
+    if ending == "csv":
+        rows = "1,2,3,2026-01-01T10:00\n2,4,5,2026-01-01T11:00\n"
+        (project.folder / "a.csv").write_text(f"id,width,height,at\n{rows}")
+    else:
+        moments = [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (10, 11)]
+        table = {"id": [1, 2], "width": [2, 4], "height": [3.0, 5.0], "at": moments}
+        pq.write_table(pa.table(table), project.folder / "a.parquet")
+    source = f"{{path: a.{ending}, time_column: at, types: {{id: integer}}}}"
+    report = project.run(source, more="transform: features:build\n")
+    assert ("published", None) == (report.status, report.error)
+    assert {1: 12.0, 2: 40.0} == project.scores
+    said = "transform features:build is not given at (timestamp["
+    assert (ending == "parquet") == any(said in warning for warning in report.warnings)
+
+
+def test_models_are_compared_on_the_rows_that_could_be_read(project):
+    """A row that would go to quarantine unread is given to neither model."""
+    (project.folder / "a.csv").write_text("id,x\n1,1.5\n2,oops\n3,2\n")
+    job_file, interval = project.job("{path: a.csv, bounded: false, types: {id: integer}}")
+    with project.database.connect(purpose="test", as_writer=True) as connection:
+        found = compare_models(
+            project.runtime, connection, job_file, interval, ("file:m.onnx", "file:m.onnx")
+        )
+    assert (2, 1.0) == (found.rows, found.outputs["score"]["same"])
 
 
 def test_a_key_in_two_files_is_found(project):

@@ -90,6 +90,14 @@ def test_retention_takes_old_intervals_from_readers_and_then_from_the_disk(make,
     assert moves.is_settled(connection, slot(1)), "a schedule would score anew what was dropped"
 
 
+def test_a_blocked_run_is_not_kept_past_its_retention(make, database, connection):
+    """Predictions that no reader ever saw are kept no longer than those that they did see."""
+    blocked, _, newer = make(1, "blocked"), make(2), make(3, "blocked")
+    keep = {"churn": (datetime.now(UTC).date() - date(2026, 1, 2)) - timedelta(hours=1)}
+    assert [blocked] == garbage.collect(database, connection, keep).dropped
+    assert newer in tables(connection)
+
+
 def test_no_reader_waits_and_an_open_one_is_waited_for(make, database, connection, monkeypatch):
     """An open transaction keeps the table for this call; others read on, and the next call finishes."""
     old, new = make(1), make(1)

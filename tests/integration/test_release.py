@@ -135,6 +135,16 @@ def test_a_holdout_that_says_nothing(project, tmp_path):
     assert 1 == project("models", "show", "churn@champion")[0]
 
 
+def test_a_fault_of_the_source_takes_no_release_back(project, database):
+    """Keys that stand there twice block the first run of a release too; the version is not to blame, and stays."""
+    release(project, "1.onnx")
+    release(project, "2.onnx")
+    with database.connect(purpose="test") as connection:
+        connection.execute("INSERT INTO t SELECT * FROM t WHERE id = 3")
+    assert 3 == project("run", "churn", "--date", "2026-01-01")[0]
+    assert 2 == champion(project)
+
+
 def test_what_a_candidate_would_change(project, tmp_path, database):
     """Two versions on a job's rows: agreement, order, deciles, keys, metrics where labels are, and a picture."""
     release(project, "1.onnx")
@@ -143,7 +153,7 @@ def test_what_a_candidate_would_change(project, tmp_path, database):
         JOB.replace(
             "SELECT id, x FROM t WHERE day = :date",
             "SELECT id, x / 500 AS x, id > 2 AS churned FROM t WHERE day = :date",
-        )
+        ).replace("{score: probability}", '{score: probability, whole: "probability[:]"}')
     )
     words = ("models", "compare", "churn", "churn/1", "--date", "2026-01-01", "--label", "churned")
     code, found = project(*words, "--picture", "moved.svg", "--json")
@@ -154,6 +164,7 @@ def test_what_a_candidate_would_change(project, tmp_path, database):
         round(figures["rank_correlation"], 9),
         figures["changed_decile"],
     )
+    assert {"equal": 0.0} == found["outputs"]["whole"]
     assert {"churn/2", "churn/1"} == {name.split(" by ")[1] for name in found["metrics"]}
     assert [5, 4] == [row["id"] for row in figures["moved_most"]][:2]
     assert (tmp_path / "moved.svg").read_text().startswith("<svg")

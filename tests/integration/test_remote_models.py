@@ -50,6 +50,8 @@ class Stub(BaseHTTPRequestHandler):
 
     def _answer(self, status, body):
         self.send_response(status)
+        if self.server.broken:
+            self.send_header("Content-Length", str(len(body) + 1))
         self.end_headers()
         self.wfile.write(body)
 
@@ -61,6 +63,7 @@ class Stub(BaseHTTPRequestHandler):
 def running_stub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     server.calls, server.status, server.login, server.champion = [], None, None, 1
+    server.broken = False
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -141,6 +144,28 @@ def test_logins_are_sent_and_never_shown(stub, tmp_path, login, sent):
         fetch_remote(REF, wrong, tmp_path)
     assert not isinstance(raised.value, RegistryOutageError)
     assert "wr0ng" not in str(raised.value) + repr(wrong)
+
+
+def test_a_login_in_the_address_is_sent_and_never_shown(stub, tmp_path):
+    """As MLflow's own client does it; without a port the password would stand where a port is looked for."""
+    stub.login = "Basic " + base64.b64encode(b"ada:s3/cret").decode()
+    place = f"127.0.0.1:{stub.server_address[1]}"
+    assert 1 == fetch_remote(REF, MlflowServer(f"http://ada:s3%2Fcret@{place}"), tmp_path).version
+    for address in ("http://ada:s3cret@[", "http://ada:s3/cret@host", "http://ada:s3cret@nowhere.invalid"):
+        with pytest.raises(ModelError) as raised:
+            fetch_remote(REF, MlflowServer(address), tmp_path / "cold")
+        assert "s3" not in str(raised.value)
+
+
+def test_an_answer_that_is_not_mlflows_is_one_line(stub, tmp_path):
+    """Another server's JSON, and an answer that breaks off, are errors of the model, not of the program."""
+    stub.champion = "newest"
+    with pytest.raises(ModelError, match="did not say which version churn@champion is"):
+        fetch_remote(REF, at(stub), tmp_path)
+    stub.champion = 1
+    stub.broken = True
+    with pytest.raises(RegistryOutageError, match="IncompleteRead"):
+        fetch_remote(REF, at(stub), tmp_path)
 
 
 def test_mistakes_in_references(stub, tmp_path):

@@ -10,9 +10,11 @@ import pytest
 
 import jobs.rows
 import jobs.run
+from jobs.onnx_file import prepare
 from jobs.stopping import Stop
-from storage import moves, run_log, runs
+from storage import model_life, moves, registry, run_log, runs
 from storage.sources import SourceError
+from tests.chaos.world import model
 from tests.integration.scheduled import at
 
 
@@ -132,6 +134,36 @@ def test_a_source_that_is_away_is_tried_again_later(house, monkeypatch):
         each[:2] for each in house.tick("2026-01-07T02:00Z")
     ]
     assert [0] == [row["failures"] for row in house.attempts()]
+
+
+def test_a_release_that_is_taken_back_runs_again_with_the_version_before(house):
+    """The interval that a released version was blocked at is scored with what its alias points at again."""
+    fault = "SELECT run_id FROM batchpred.runs WHERE status = 'running' AND model_version = 2"
+    house.job(more=f'checks: {{sql: {{fault: "{fault}"}}}}')
+    house.tick("2026-01-06T09:00Z")
+    prepared = prepare(model(doc="a later one"))
+    with house.database.connect(purpose="test", as_writer=True) as connection:
+        registry.push(connection, "chaos", prepared.data, described=prepared.described, source="x")
+        second = registry.ModelRef("chaos", version=2)
+        model_life.promote(connection, second, "champion", kind="release")
+    expected = [("tips", "2026-01-06", "blocked"), ("tips", "2026-01-06", "published")]
+    assert expected == house.tick("2026-01-07T02:00Z")
+    assert [] == house.tick()
+
+
+def test_a_file_that_comes_late_is_scored_when_it_is_there(house):
+    """An interval that was blocked because its files were not there yet is run again once they are; not before."""
+    house.job()
+    path = house.folder / "tips.job.yaml"
+    text = path.read_text(encoding="utf-8")
+    begin, end = text.index("source:"), text.index("key:")
+    source = 'source: {path: "d/{date}.csv", types: {id: integer}}\n'
+    path.write_text(text[:begin] + source + text[end:], encoding="utf-8")
+    (house.folder / "d").mkdir()
+    assert [("tips", "2026-01-05", "blocked")] == house.tick()
+    assert [] == house.tick()
+    (house.folder / "d" / "2026-01-05.csv").write_text("id,a,b\n1,1,1\n", encoding="utf-8")
+    assert [("tips", "2026-01-05", "published")] == house.tick()
 
 
 def test_a_wrong_column_is_not_tried_again_until_something_changes(house):

@@ -191,6 +191,17 @@ def test_vectors(project, database, api, mode):
     assert any(line.startswith('7,"{') for line in lines)
 
 
+def test_a_check_reads_vectors(project):
+    """A job's own checks see the run's vectors as arrays; one that finds rows blocks it."""
+    check = 'checks: {sql: {short: "SELECT id, v FROM staged WHERE array_length(v, 1) <> WIDTH"}}'
+    vector = {"model": vectors(), "columns": 'v: "single[:]"'}
+    first = project(check.replace("WIDTH", "4"), **vector)
+    assert ("published", None) == (first.status, first.error)
+    report = project(check.replace("WIDTH", "3"), day="2026-01-02", **vector)
+    assert ("blocked", 3) == (report.status, report.exit_code)
+    assert "short found 8000 rows, such as id " in report.error
+
+
 def test_a_vector_that_is_not_finite_is_set_aside(project, database):
     """One NaN in a vector sends its row to quarantine with a reason, and no other."""
     with database.connect(purpose="test") as connection:

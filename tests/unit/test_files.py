@@ -242,6 +242,19 @@ def test_a_csv_is_read_as_the_model_takes_it(csv):
     assert "" == next(row for row in table if row["id"] == 4)["t"]
 
 
+def test_a_uuid_of_a_csv_has_one_spelling(source, tmp_path):
+    """Capitals, braces and missing hyphens are written as PostgreSQL writes a uuid; what is none is a bad row."""
+    text = str(KEY)
+    spelt = [text, text.upper(), f"{{{text}}}", text.replace("-", ""), f" {text} ", "nobody", ""]
+    (tmp_path / "a.csv").write_text("id,x\n" + "".join(f"{each},1\n" for each in spelt))
+    made = source("{path: a.csv, types: {id: uuid}, bounded: false}")
+    assert [text] * 5 == ids(made)
+    assert [
+        "a.csv line 7: id 'nobody' is no uuid",
+        "a.csv line 8: id is empty, and it is in the key",
+    ] == [each["reason"] for each in faults(made, "id")]
+
+
 def test_a_bad_row_of_a_csv_is_named_by_its_line(csv):
     """Wrong lengths, values that are none, missing keys, broken text: the row is set aside, the others are read."""
     rows = (

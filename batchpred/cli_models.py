@@ -14,7 +14,11 @@ from batchpred.settings import Settings
 if TYPE_CHECKING:
     from storage.registry import ModelVersion
 
-app = typer.Typer(no_args_is_help=True, help="The model registry.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Model versions: push, compare, promote, roll back, retire.",
+    rich_markup_mode=None,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from storage.database import Row
 
 app = typer.Typer(
-    no_args_is_help=True, help="Being told: what was sent, a test, another try.", rich_markup_mode=None
+    no_args_is_help=True, help="Messages about jobs: list, test, deliver.", rich_markup_mode=None
 )
 
 Project = Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ app = typer.Typer(
     help="Model versions: push, compare, promote, roll back, retire.",
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @app.command()

@@ -141,6 +141,9 @@ class Gate:
         elif key and key.requests_per_second:
             known.left = float(key.requests_per_second)
         if len(self._known) >= _MOST_REMEMBERED:
+            # Those that are not there go first: whoever makes them up must not have a real one's count forgotten.
+            self._known = {name: known for name, known in self._known.items() if known.key is not None}
+        if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         self._known[key_id] = known
         return known

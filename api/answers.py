@@ -30,8 +30,13 @@ def dumps(value: Any) -> bytes:
 
 
 def etag(run: ServedRun) -> str:
-    """Return the entity tag of what a run answers: its number, for a published run never changes."""
-    return f'"{run.run_id}"'
+    """Return the entity tag of what a run answers: its number, and when a key was forgotten since, if one was.
+
+    Nothing else changes of a published run.
+    """
+    if run.forgotten_at is None:
+        return f'"{run.run_id}"'
+    return f'"{run.run_id}.{round(run.forgotten_at.timestamp() * 1e6):x}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:

@@ -64,6 +64,8 @@ def create_app(
         # Its pages load their scripts from other people's servers; nothing here makes a reader's browser do that.
         docs_url=None,
         redoc_url=None,
+        # A redirect would name http:// and the host that the client says, and take a key there in the clear.
+        redirect_slashes=False,
     )
     app.state.hot = None
     problems.add_to(app)

@@ -79,7 +79,8 @@ def key_parts(raw_path: bytes) -> list[str]:
 
     Split before decoding: a slash inside a part is sent as %2F and is no separator.
     """
-    encoded = raw_path.partition(b"/predictions/")[2]
+    # '', v1, jobs, JOB, predictions, KEY: by its place, for a job may be called predictions.
+    encoded = b"".join(raw_path.split(b"/", 5)[5:])
     parts = encoded.split(b"/")
     if len(encoded) > 16 * _MAX_PART_BYTES:
         raise KeyFormatError(f"a key part has {MAX_KEY_CHARACTERS} characters at most")

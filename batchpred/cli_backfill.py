@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def backfill(
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Intervals at once.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
-    project: Annotated[
-        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    project: Project = Path(),
+    as_json: Json = False,
 ) -> None:
-    """Score the intervals from A to B, both included, the oldest first; what is published is left as it is.
+    """Score a range of past intervals, both ends included.
+
+    The oldest comes first, and what is published is left as it is.
 
     Interrupted or killed, the same command goes on where it was. Intervals that fail stop nothing: they are listed
     at the end, with the command that does them again. A newer prediction is never hidden.

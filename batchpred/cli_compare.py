@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
 
@@ -34,10 +35,8 @@ def compare(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw which deciles rows move between.")
     ] = None,
-    project: Annotated[
-        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    project: Project = Path(),
+    as_json: Json = False,
 ) -> None:
     """Score a job's rows with two models, reading them once, and tell what differs; nothing is written."""
     from jobs.compare import compare_models

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
@@ -54,7 +54,7 @@ def upgrade() -> None:
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which database this is, whether it answers and how its schema stands."""
     from storage import embedded

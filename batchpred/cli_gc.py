@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,7 +27,10 @@ def gc(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Drop runs that nobody can reach and predictions past their job's retention; no reader waits."""
+    """Drop what nobody can reach and what is past retention.
+
+    No reader waits.
+    """
     from jobs.jobfile import load_project
     from storage import garbage
 
@@ -57,7 +59,10 @@ def forget(
     key: Annotated[list[str], typer.Argument(metavar="KEY...", help="One value a key column.")],
     as_json: Json = False,
 ) -> None:
-    """Delete every prediction of a key, and its rows in quarantine; take it out of the source first."""
+    """Delete a key: its predictions and its rows in quarantine.
+
+    Take it out of the source first: the next run would score it again. Servers may answer it for a second more.
+    """
     from storage import garbage, reads
 
     database = Settings.read().database()

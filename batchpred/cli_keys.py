@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
@@ -17,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Keys of the read API: create, list, revoke.", rich_markup_mode=None
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _SPANS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchpred import console, gating
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from storage.model_life import AliasMove
     from storage.registry import ModelVersion
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 Alias = Annotated[str, typer.Option(help="The alias that moves.")]

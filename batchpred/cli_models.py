@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from storage.registry import ModelVersion
 
-app = typer.Typer(no_args_is_help=True, help="The model registry.", rich_markup_mode=None)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Model versions: push, compare, promote, roll back, retire.",
+    rich_markup_mode=None,
+)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
@@ -19,13 +20,9 @@ if TYPE_CHECKING:
     from storage.database import Row
 
 app = typer.Typer(
-    no_args_is_help=True, help="Being told: what was sent, a test, another try.", rich_markup_mode=None
+    no_args_is_help=True, help="Messages about jobs: list, test, deliver.", rich_markup_mode=None
 )
 
-Project = Annotated[
-    Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 # How long a person waits for all of them; a dead receiver takes four seconds.
 _PATIENCE_SECONDS = 60.0
 

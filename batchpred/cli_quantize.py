@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 
 
@@ -19,7 +20,7 @@ def quantize(
     ref: Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")],
     int8: Annotated[bool, typer.Option("--int8", help="Weights in 8-bit integers.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights and arithmetic in 16-bit floats.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Store a compressed model as a new version, NAME@candidate, and tell its size, speed and predictions.
 

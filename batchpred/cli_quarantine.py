@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from batchpred import console
-from batchpred.cli_runs import Date, Json, interval_start
+from batchpred.cli_options import Json, Project
+from batchpred.cli_runs import Date, interval_start
 from batchpred.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Rows that were set aside: list, retry.", rich_markup_mode=None)
@@ -46,9 +47,7 @@ def list_rows(
 def retry(
     job: Job,
     date: Date = None,
-    project: Annotated[
-        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-    ] = Path(),
+    project: Project = Path(),
     as_json: Json = False,
 ) -> None:
     """Read an interval with rows in quarantine anew and score it whole, once its source or model is mended.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
 
@@ -45,12 +46,12 @@ def release(
         typer.Option(help="The gates it must pass; the project's gates.yaml if there is one.", exists=True),
     ] = None,
     alias: Annotated[str, typer.Option(help="The alias it is promoted to.")] = "champion",
-    project: Annotated[
-        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    project: Project = Path(),
+    as_json: Json = False,
 ) -> None:
-    """Train, store, evaluate, hold the gates, promote; stops at the first that fails, the champion untouched.
+    """Train, store, evaluate, hold the gates, promote a model.
+
+    It stops at the first step that fails, with the champion untouched.
 
     If the first run of the released version is blocked by its checks, the champion moves back by itself.
     """

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
     from storage.moves import Move
 
 app = typer.Typer(
-    no_args_is_help=True, help="The ledger of runs: list, show, logs, cancel, publish.", rich_markup_mode=None
+    no_args_is_help=True, help="The ledger: list, show, logs, cancel, publish runs.", rich_markup_mode=None
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Date = Annotated[
     str | None, typer.Option(metavar="D", help="The interval that starts on this local date of the job.")
 ]
@@ -150,7 +150,9 @@ def rollback(
     why: Annotated[str | None, typer.Option(help="Recorded with the move.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Let readers see the run before the current one again; nothing is scored, nobody waits.
+    """Let readers see the run before the current one again.
+
+    Nothing is scored, and nobody waits.
 
     Without --date the newest published interval; where it has no earlier run it is withdrawn, and current falls
     back to the interval before.

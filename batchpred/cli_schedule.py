@@ -10,11 +10,9 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
-Project = Annotated[
-    Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-]
 Parallel = Annotated[int, typer.Option(min=1, max=64, help="Runs at once, of different jobs or intervals.")]
 log = logging.getLogger("batchpred.schedule")
 
@@ -28,9 +26,11 @@ def add_to(app: typer.Typer) -> None:
 def tick(
     project: Project = Path(),
     parallel: Parallel = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Run what is due and missing, once; for cron, a systemd timer or a CronJob.
+    """Run what is due and missing, once.
+
+    For cron, a systemd timer or a CronJob.
 
     Several at once share the work: each interval is run by one of them. SIGTERM hands over what is at work.
     """

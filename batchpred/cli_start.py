@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from batchpred import console
+from batchpred.cli_options import Json
 from batchpred.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from batchpred import console
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,12 +41,10 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Every job if left out.")] = None,
-    project: Annotated[
-        Path, typer.Option("--project", "-C", help="The folder with the *.job.yaml files.", file_okay=False)
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    project: Project = Path(),
+    as_json: Json = False,
 ) -> None:
-    """Show what is published, late, next, running, missing and failed, of every job.
+    """Show how jobs stand: published, late, missing, failed.
 
     With one JOB its last thirty intervals too, as a calendar. The exit code is 1 where a promise (`late_after`) is
     broken.

@@ -58,8 +58,9 @@ def serve(settings: Settings, options: Options) -> None:
         )
     access = "readers need an API key" if keyed else "no key was made yet, so for this machine only"
     listener = _listen(host, options.port)
+    shown = f"[{host}]" if ":" in host else host
     console.err.print(
-        f"read API on http://{host}:{options.port}, {access}; Ctrl-C ends it",
+        f"read API on http://{shown}:{options.port}, {access}; Ctrl-C ends it",
         soft_wrap=True,
     )
     run_workers(options.workers, lambda: _answer(database, options, listener))

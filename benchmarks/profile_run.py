@@ -25,7 +25,7 @@ RATE = 200
 # Kind, and what a frame of its stack says: "function (file" as py-spy writes it, the innermost frame last.
 KINDS = {
     "wait for another stage": ("_wait (jobs/pipeline.py", "join (threading.py"),
-    "read: COPY, decode to Arrow": ("__iter__ (storage/sources.py",),
+    "read: COPY, decode to Arrow": ("__iter__ (storage/query_source.py",),
     "read: digest": ("digest_of (jobs/resume.py",),
     "score: the model": ("_run (jobs/model.py", "run (onnxruntime/"),
     "score: columns to matrix and back": ("score_chunk (jobs/score.py", "score (jobs/model.py"),

@@ -13,7 +13,7 @@ from jobs.evaluate import metrics_of
 from jobs.jobspec.output import parse_output_ref
 from jobs.model import ScoringPlan, check_columns
 from storage.parameters import bind_named
-from storage.sources import QuerySource
+from storage.query_source import QuerySource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

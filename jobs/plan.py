@@ -23,8 +23,9 @@ from storage import predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
 from storage.parameters import bind_named
+from storage.query_source import QuerySource
 from storage.runs import Pin, Slot
-from storage.sources import KEY_KINDS, QuerySource, SourceColumn
+from storage.sources import KEY_KINDS, SourceColumn
 from storage.staged import Check, try_out
 
 if TYPE_CHECKING:

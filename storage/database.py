@@ -186,6 +186,8 @@ class Database:
         Raises DatabaseUnreachableError.
         """
         settings = self.reader_settings(purpose, statement_timeout_ms)
+        # With None the driver prepares nothing, not even what is asked for with prepare=True.
+        settings["prepare_threshold"] = 0
         settings["options"] += " -c plan_cache_mode=force_generic_plan"
         try:
             connection = await psycopg.AsyncConnection.connect(self.url, **settings)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from storage.database import Connection, Database, Row
 
-_SQL = load("garbage")
+_SQL, _LEDGER = load("garbage"), load("runs")
 SUPERSEDED = timedelta(days=30)
 STOPPED = timedelta(days=7)
 GRACE = timedelta(minutes=10)
@@ -84,7 +84,8 @@ def collect(
 def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str, int]:
     """Delete a key's predictions of every run of the job, and its rows in quarantine; return how many of each.
 
-    `key` is {column: value}. The next run scores it again if the source still has it. Raises RunAtWorkError.
+    `key` is {column: value}. The next run scores it again if the source still has it. Readers are told, so that
+    the read API answers it from memory for a second at most. Raises RunAtWorkError.
     """
     condition = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder()) for name in key
@@ -103,6 +104,8 @@ def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str
         named = {"job": job, "key": Jsonb(written)}
         quarantined = connection.execute(_SQL["forget_key_in_quarantine"], named).rowcount
         connection.execute(_SQL["distrust_chunks"], {"job": job})
+        connection.execute(_SQL["note_forgotten"], {"job": job})
+        connection.execute(_LEDGER["announce"], {"job": job})
     return {"predictions": deleted, "quarantined": quarantined}
 
 

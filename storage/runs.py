@@ -193,7 +193,9 @@ def claim(
                 _held_here.add((slot.job, slot.interval_start, row["fence"]))
                 connection.execute(_SQL["abandon"], {**slot.ids, "fence": row["fence"]})
     except BaseException:
-        if row:  # it may be committed all the same, the reply lost: then it is nobody's, and the next attempt's
+        if (
+            row
+        ):  # it may be committed all the same, the reply lost: then it is nobody's, and the next attempt's
             _held_here.discard((slot.job, slot.interval_start, row["fence"]))
         raise
     if row is None:

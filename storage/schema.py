@@ -155,6 +155,12 @@ jobs = Table(
     _required("output_columns", JSONB),
     Column("views_sha256", Text),
     _now("updated_at"),
+    Column(
+        "forgotten_at",
+        _TIME,
+        comment="When a key of the job was last forgotten: what readers remember from before is not answered "
+        "any more",
+    ),
     comment="The jobs that have run here, as their latest run declared them",
 )
 

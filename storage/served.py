@@ -75,6 +75,7 @@ class ServedRun:
     scored_at: datetime | None
     published_at: datetime | None
     late_at: datetime | None
+    forgotten_at: datetime | None = None
 
 
 def find_job(connection: Connection, name: str) -> ServedJob | None:

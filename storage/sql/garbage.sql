@@ -66,6 +66,10 @@ DELETE FROM batchpred.quarantine
  USING batchpred.runs
  WHERE runs.run_id = quarantine.run_id AND runs.job = %(job)s AND quarantine.key = %(key)s;
 
+-- name: note_forgotten
+-- What readers remember of the job's answers does not count from now on.
+UPDATE batchpred.jobs SET forgotten_at = clock_timestamp() WHERE name = %(job)s;
+
 -- name: distrust_chunks
 -- Stopped runs of the job are not taken up again: their chunks lack a row now that the source may still have.
 UPDATE batchpred.chunks

@@ -58,10 +58,10 @@ SELECT *
  LIMIT %(limit)s;
 
 -- name: state
--- The published runs numbered up to `last`, in one digest: while it stays the same, so do their predictions.
--- Without `last`, of all of them, with the highest number.
+-- The published runs numbered up to `last`, and the last time a key was forgotten, in one digest: while it stays
+-- the same, so do their predictions. Without `last`, of all of them, with the highest number.
 SELECT coalesce(%(last)s::bigint, max(run_id)) AS last,
-       md5(coalesce(string_agg(run_id::text, ',' ORDER BY run_id), '')) AS digest
+       md5(coalesce(string_agg(run_id::text, ',' ORDER BY run_id), '') || coalesce(max(forgotten_at)::text, '')) AS digest
   FROM batchpred.served_runs
  WHERE job = %(job)s AND (%(last)s::bigint IS NULL OR run_id <= %(last)s::bigint);
 

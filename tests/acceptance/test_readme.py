@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,19 @@ def test_ci_runs_the_two_commands_of_the_readme():
     """The first console block is what CI takes its commands from."""
     assert "make demo\nmake test\n" == blocks(README, "console")[0]
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_cron_hands_the_settings_on(tmp_path):
+    """What the file of settings says reaches the commands of the example's crontab."""
+    settings = tmp_path / "batchpred.env"
+    settings.write_text("BATCHPRED_DATABASE_URL=postgresql://u@h/d\n", encoding="utf-8")
+    text = (ROOT / "examples" / "deploy" / "crontab").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line[0] in "*0123456789"]
+    assert 2 == len(lines)
+    for line in lines:
+        command = line.split(maxsplit=6)[6]  # behind five fields and the user
+        before = command[: command.index("/opt/")].replace("/etc/batchpred.env", str(settings))
+        told = subprocess.run(
+            ["sh", "-c", f"{before} env"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "BATCHPRED_DATABASE_URL=postgresql://u@h/d" in told.splitlines()

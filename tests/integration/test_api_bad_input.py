@@ -198,6 +198,8 @@ def test_methods_that_are_not_there(api, churn, method, path):
     [
         "/",
         "/v1",
+        "/v1/jobs/",
+        "/healthz/",
         "/v1/jobs/none",
         "/v1/jobs/none/predictions",
         "/v1/jobs/none/predictions/1",

@@ -4,12 +4,15 @@ import csv
 import io
 import json
 import math
+import socket
+import time
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from api import exports
 from api.app import create_app
 from tests.integration.conftest import running
 
@@ -111,3 +114,24 @@ def test_an_export_that_its_client_leaves_gives_everything_back(api, publish_row
         else pa.ipc.open_stream(whole.content).read_all().num_rows
     )
     assert 200 == api.get(f"{PATH}/1").status_code
+
+
+def test_clients_that_stop_reading_lose_their_places(api, publish_rows, make_job, monkeypatch):
+    """An export whose client reads nothing is ended after a time, and the next one is served."""
+    publish_rows(make_job(), 1, {"id": list(range(300_000)), "score": [0.5] * 300_000})
+    headers = {"Accept": "application/x-ndjson"}
+    stalled = [socket.socket() for _ in range(exports.MAX_EXPORTS)]
+    with monkeypatch.context() as patch:
+        patch.setattr(exports, "EXPORT_SECONDS", 1.0)
+        for each in stalled:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            each.connect((api.base_url.host, api.base_url.port))
+            each.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nAccept: {headers['Accept']}\r\n\r\n".encode())
+            assert b"HTTP/1.1 200" == each.recv(12)
+    assert 503 == api.get(PATH, headers=headers).status_code
+    until = time.monotonic() + 20
+    while (whole := api.get(PATH, headers=headers)).status_code == 503:
+        assert time.monotonic() < until
+    assert 300_000 == whole.content.count(b"\n")
+    for each in stalled:
+        each.close()

@@ -1,6 +1,7 @@
 """The route of one key beneath the framework: the same answers, fresh after a publish, and back after an outage."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from api.app import create_app
-from storage import pointers
+from storage import garbage, pointers
 from tests.integration.conftest import running
 
 PATH = "/v1/jobs/churn/predictions"
@@ -110,6 +111,20 @@ def test_what_is_remembered_too_long_is_not_answered_from(client, publish_rows, 
     monkeypatch.setattr(pointers, "STALE_SECONDS", 0.0)
     publish_rows(make_job(), 2, {"id": [1], "score": [0.2]})
     assert 0.2 == client.get(f"{PATH}/1").json()["prediction"]["score"]
+
+
+def test_a_forgotten_key_is_forgotten_by_caches_too(client, connection, publish_rows, make_job):
+    """Within the stated second a forgotten key is answered neither from memory nor as what a client has already."""
+    publish_rows(make_job(), 1, {"id": [1, 2], "score": [0.1, 0.2]})
+    ask_until(client, "/readyz", lambda answer: answer.status_code == 200)
+    (tag,) = {client.get(f"{PATH}/1").headers["etag"] for _ in range(3)}
+    garbage.forget(connection, "churn", {"id": 1})
+    time.sleep(pointers.STALE_SECONDS)
+    said = {"If-None-Match": tag}
+    assert [404, 404, 200] == [
+        client.get(f"{PATH}/{key}", headers=headers).status_code
+        for key, headers in (("1", {}), ("1", said), ("2", said))
+    ]
 
 
 def test_an_outage_is_said_and_passes(client, server_url, database, publish_rows, make_job):

@@ -130,6 +130,14 @@ def test_a_last_part_history_is_told_by_the_number_of_parts(api, publish_rows, m
     assert 1 == len(get(api, "/v1/jobs/one/predictions/x/history")["predictions"])
 
 
+def test_a_job_may_be_called_as_a_part_of_the_path(api, publish_rows, make_job):
+    """The job `predictions` is read like any other: its key begins behind the word that stands there twice."""
+    publish_rows(make_job("predictions", a="text"), 5, {"a": ["x"], "score": [0.1]})
+    for rest in ("x", "x?as_of=2026-01-05"):
+        assert 0.1 == get(api, f"/v1/jobs/predictions/predictions/{rest}")["prediction"]["score"]
+    assert 1 == len(get(api, "/v1/jobs/predictions/predictions/x/history")["predictions"])
+
+
 def test_incremental_jobs_answer_with_each_keys_newest_interval(api, publish_rows, make_job):
     """Current is each key's newest interval, whoever wrote last; every prediction names its own run."""
     job = make_job(mode="incremental")

@@ -11,6 +11,7 @@ from api import hot
 from api.app import create_app
 from api.wire import Wire, protocol_of
 from storage import api_keys
+from storage.lookups import MovedError
 from tests.integration.conftest import running
 
 ONE = b"/v1/jobs/churn/predictions/1"
@@ -251,6 +252,26 @@ def test_it_ends_once_what_is_asked_is_answered(database, published, monkeypatch
     with connection:
         assert b"HTTP/1.1 200 OK" == talk(connection, b"")[0]
         assert b"" == connection.recv(1)
+
+
+def test_it_ends_also_where_the_run_has_moved(database, published, monkeypatch):
+    """A look-up that goes on through the framework, because another run is the newest by now, holds no end up."""
+
+    def moved(self, served, key, done):
+        self._lookups._loop.call_later(0.3, done, MovedError())
+
+    with running(create_app(database, keyless=True, cache_entries=0)) as address:
+        port = int(address.rsplit(":", 1)[1])
+        wait_until_known([port])
+        monkeypatch.setattr(hot.HotRoute, "look_up", moved)
+        connection = connect(port)
+        connection.sendall(get())
+        time.sleep(0.1)
+        began = time.monotonic()
+    with connection:
+        assert time.monotonic() - began < 4  # an idle connection is closed after five seconds
+        answer = talk(connection, b"")
+        assert (b"HTTP/1.1 200 OK", True) == (answer[0], b"connection: close" in answer)
 
 
 def test_an_idle_connection_is_closed(database, published, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 
 import jobs.rows
-from storage import runs, sources
+from storage import query_source, runs
 from tests.chaos.world import CHUNKS
 
 
@@ -77,7 +77,7 @@ def test_what_needs_a_person_ends_the_run_and_keeps_its_chunks(run, monkeypatch,
 
 def test_a_locked_source_ends_the_run_with_a_message(run, database, monkeypatch):
     """A table that somebody has locked stops the run after the lock timeout, not never."""
-    monkeypatch.setattr(sources, "_LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(query_source, "_LOCK_TIMEOUT", "100ms")
     with database.connect(purpose="lock") as other, other.transaction():
         other.execute("LOCK TABLE rows")
         report = run()

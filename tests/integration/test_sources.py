@@ -8,7 +8,8 @@ import pytest
 
 from storage.database import Database
 from storage.parameters import bind_named
-from storage.sources import QuerySource, SourceColumn, SourceError
+from storage.query_source import QuerySource
+from storage.sources import SourceColumn, SourceError
 
 VALUES = {
     "interval_start": datetime(2026, 1, 1, tzinfo=UTC), "interval_end": datetime(2026, 1, 2, tzinfo=UTC),

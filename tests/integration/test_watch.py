@@ -8,7 +8,8 @@ import jobs.run
 from storage import watch
 from storage.database import Database
 from storage.parameters import bind_named
-from storage.sources import QuerySource, SourceError
+from storage.query_source import QuerySource
+from storage.sources import SourceError
 from tests.chaos.proxy import Proxy
 
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from batchpred import console
+from batchpred import cli, console
 
 
 @pytest.fixture
@@ -61,3 +61,10 @@ def test_a_bar_on_a_terminal(monkeypatch):
         counter(40)
     assert "churn" in screen.getvalue()
     assert "40 of about 100 rows" in screen.getvalue()
+
+
+@pytest.mark.parametrize(("package", "extra"), [("prometheus_client", "api"), ("onnxruntime", "cpu")])
+def test_a_missing_package_names_the_extra_that_brings_it(package, extra):
+    """The message of a missing package says which extra to install."""
+    message, code = cli._explain(ModuleNotFoundError(name=package))
+    assert (2, True) == (code, f'pip install "batchpred[{extra}]"' in message)

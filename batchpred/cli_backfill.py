@@ -15,7 +15,7 @@ from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.backfill import Backfill, Step
-    from jobs.run import RunReport
+    from jobs.report import RunReport
     from storage.database import Database
 
 

@@ -21,7 +21,8 @@ from jobs import slots
 from jobs.errors import IntervalError
 from jobs.interval import interval_named, latest_complete
 from jobs.remote_models import is_remote, shown
-from jobs.run import RunReport, run_job
+from jobs.report import RunReport
+from jobs.run import run_job
 from jobs.stopping import HandedOverError, Stop, Terms
 from storage import registry, runs
 from storage.errors import BatchpredError, ConfigurationError

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.jobfile import JobFile
     from jobs.jobspec.notify import Kind
     from jobs.plan import Plan
-    from jobs.run import RunReport
+    from jobs.report import RunReport
     from storage.database import Connection, Database, Row
 
 log = logging.getLogger("batchpred.notify")

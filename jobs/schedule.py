@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jobs.due import Due
     from jobs.jobfile import JobFile
     from jobs.plan import Runtime
-    from jobs.run import RunReport
+    from jobs.report import RunReport
     from storage.database import Connection
 
 log = logging.getLogger("batchpred.schedule")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from jobs import due, news, slots
 from jobs.errors import JobError
 from jobs.lookback import has_changed
+from jobs.report import RunReport
 from jobs.retries import cause_of, files_of, fingerprint, rest_after, with_files
-from jobs.run import RunReport, run_job
+from jobs.run import run_job
 from jobs.stopping import HandedOverError, Terms
 from jobs.waiting import is_ready
 from storage import attempts, moves, runs

@@ -15,7 +15,7 @@ from storage.sample_table import fill_rides
 
 if TYPE_CHECKING:
     from batchpred.settings import Settings
-    from jobs.run import RunReport
+    from jobs.report import RunReport
 
 FILES = ("rides.job.yaml", "rides.sql", "rides.onnx")
 _HERE = Path(__file__).parent

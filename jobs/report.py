@@ -1,0 +1,70 @@
+"""What became of a run, for whoever asked for it: as a row of a table, as lines, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs import summary
+
+if TYPE_CHECKING:
+    from storage.attempts import Cause
+    from storage.database import Row
+
+# What of a report is for the program, not for whoever reads it.
+_INTERNAL = ("label", "exit_code", "fence", "cause")
+
+
+@dataclass
+class RunReport:
+    """What became of one run, as `batchpred run --json` prints it; times in seconds, counts in rows."""
+
+    run_id: int | None
+    job: str
+    interval_start: str
+    interval_end: str
+    status: str = "failed"
+    model: dict[str, Any] | None = None
+    provider: str | None = None
+    rows: dict[str, int] = field(default_factory=lambda: {"read": 0, "scored": 0, "quarantined": 0})
+    chunks: int = 0
+    chunks_resumed: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    scoring: dict[str, Any] | None = None
+    label: str = field(default="", repr=False)
+    exit_code: int = field(default=0, repr=False)
+    fence: int = field(default=0, repr=False)
+    cause: Cause | None = field(default=None, repr=False)
+
+    def count(self, run: Row) -> None:
+        """Take the counts from the ledger's row of the run."""
+        self.run_id = run["run_id"]
+        self.rows = {name: run[f"rows_{name}"] for name in ("read", "scored", "quarantined")}
+        self.chunks = run["chunks"]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The report as one row of a table."""
+        model = self.model or {"name": "", "version": None}
+        return {
+            "job": self.job,
+            "interval": self.label,
+            "status": self.status,
+            "run": self.run_id,
+            "model": model["name"] + (f"/{model['version']}" if model["version"] else ""),
+            "scored": self.rows["scored"],
+            "quarantined": self.rows["quarantined"],
+            "seconds": self.seconds,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """How it was scored, in lines for a person."""
+        return summary.lines(self.scoring) if self.scoring else []
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as one plain document."""
+        return {name: value for name, value in vars(self).items() if name not in _INTERNAL}

@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import random
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 import jobs.due
 import jobs.run
 import jobs.schedule
+import jobs.task
 from batchpred.scheduler import Project, run_for_ever
 from jobs.plan import Runtime
 from jobs.schedule import Ticker
@@ -49,9 +51,19 @@ def fast_time(spec):
 
 
 def unclaimed():
-    """Run whatever is due without asking, under the claim, whether somebody has done it meanwhile."""
-    Ticker._is_wanted = lambda _ticker, _connection, _work: True
-    jobs.run._is_published = lambda *_values, **_options: False
+    """Run whatever is due without asking, under the claim, whether somebody has done it meanwhile.
+
+    It is slow to claim, as any scheduler may be: a right one asks under the claim, and slowness costs it nothing.
+    """
+    do = jobs.task.Worker.do
+
+    def slowly(worker, work):
+        time.sleep(random.uniform(0, 0.5))
+        return do(worker, work)
+
+    replace(jobs.task.Worker, "do", slowly)
+    replace(jobs.task.Worker, "_is_wanted", lambda _worker, _connection, _work: True)
+    replace(jobs.run, "_is_published", lambda *_values, **_options: False)
 
 
 def forgetful():
@@ -64,7 +76,13 @@ def forgetful():
         kept = tuple(task for task in found.tasks if jobs.due.start(task.interval) == newest)
         return jobs.due.Due(found.newest, found.missing, kept)
 
-    jobs.due.what_is_due = newest_alone
+    replace(jobs.due, "what_is_due", newest_alone)
+
+
+def replace(owner, name, made):
+    """Put something wrong in the place of what is there: a mutant of what has moved would be none."""
+    getattr(owner, name)
+    setattr(owner, name, made)
 
 
 MUTANTS = {mutant.__name__: mutant for mutant in (unclaimed, forgetful)}

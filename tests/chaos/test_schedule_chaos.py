@@ -1,4 +1,4 @@
-"""The schedule's campaign in short: some slots, one mutant, some days of rides."""
+"""The schedule's campaign in short: some slots and some days of rides."""
 
 import random
 

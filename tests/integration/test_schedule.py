@@ -95,7 +95,7 @@ def test_max_active_counts_over_all_schedulers(house, database):
     assert 2 == len(house.tick())
 
 
-def test_one_job_that_is_wrong_costs_no_other(house, caplog, monkeypatch):
+def test_one_job_that_is_wrong_costs_no_other(house, caplog):
     """Ten good job files beside one with an error: ten run, and one is reported, once."""
     for number in range(10):
         house.job(f"good_{number}")
@@ -200,7 +200,7 @@ def test_a_job_waits_for_the_other_jobs_interval(house):
     assert [("first", "2026-01-05"), ("a_second", "2026-01-05")] == [each[:2] for each in house.tick()]
 
 
-def test_jobs_that_wait_for_each_other_are_refused(house, caplog, monkeypatch):
+def test_jobs_that_wait_for_each_other_are_refused(house, caplog):
     """A circle is reported with its way, and the others run."""
     house.job("one", more="after: [two]")
     house.job("two", more="after: [one]")

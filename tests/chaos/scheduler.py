@@ -2,7 +2,6 @@
 
 import faulthandler
 import logging
-import random
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ def main(spec):
     """Schedule until SIGTERM.
 
     spec: url, folder, cache, began (seconds since 1970), origin (that moment on the clock), rate (its
-    speed), lease (seconds); optional: jumps (its clock is at times an hour off), mutant.
+    speed), lease (seconds); optional: jumps (its clock is at times an hour off), mutant, meeting (see in_turn).
     """
     faulthandler.register(signal.SIGUSR1)
     logging.getLogger("batchpred").addHandler(logging.NullHandler())
@@ -32,6 +31,8 @@ def main(spec):
     jobs.run.RETRY_DELAYS = (0.1, 0.5)
     if spec.get("mutant"):
         MUTANTS[spec["mutant"]]()
+    if spec.get("meeting"):
+        in_turn(**spec["meeting"])
     ticker = Ticker(
         Runtime(database.Database.at(spec["url"]), Path(spec["cache"]), threads=1),
         Project(Path(spec["folder"]), {}).load,
@@ -50,24 +51,53 @@ def fast_time(spec):
     return moment
 
 
+def in_turn(folder, number, of, seconds):
+    """Do the first task when all have chosen one and those before this one are done, and go on when all are.
+
+    Any scheduler may be so slow to claim, and a right one loses nothing by it: it asks again under the claim. All
+    meet in `folder`, this one as `number` of `of`; after so many seconds it goes on alone.
+    """
+    do, has_met, meeting = jobs.task.Worker.do, [], Path(folder)
+    until = time.monotonic() + seconds
+
+    def await_all(state, count):
+        while not all((meeting / f"{state}-{each}").exists() for each in range(count)):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.01)
+
+    def after_the_others(worker, work):
+        if has_met:
+            return do(worker, work)
+        has_met.append(True)
+        (meeting / f"chosen-{number}").touch()
+        await_all("chosen", of)
+        await_all("done", number)
+        try:
+            return do(worker, work)
+        finally:
+            (meeting / f"done-{number}").touch()
+            await_all("done", of)  # its next run would be one too many at work for those after it
+
+    replace(jobs.task.Worker, "do", after_the_others)
+
+
 def unclaimed():
     """Run whatever is due without asking, under the claim, whether somebody has done it meanwhile.
 
-    It is slow to claim, as any scheduler may be: a right one asks under the claim, and slowness costs it nothing.
+    Caught for sure: after all were killed every scheduler has chosen the oldest missed slot before any of them does
+    it, and the second does it again.
     """
-    do = jobs.task.Worker.do
-
-    def slowly(worker, work):
-        time.sleep(random.uniform(0, 0.5))
-        return do(worker, work)
-
-    replace(jobs.task.Worker, "do", slowly)
     replace(jobs.task.Worker, "_is_wanted", lambda _worker, _connection, _work: True)
     replace(jobs.run, "_is_published", lambda *_values, **_options: False)
 
 
 def forgetful():
-    """Run the interval of the newest slot and let go of what was missed."""
+    """Run the interval of the newest slot and let go of what was missed.
+
+    Caught for sure: while all were dead more slots went by than there are newest ones by any of their clocks, and
+    nobody does the first of them ever.
+    """
     what_is_due = jobs.due.what_is_due
 
     def newest_alone(*values):

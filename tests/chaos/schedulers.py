@@ -2,11 +2,16 @@
 
 The job is hourly and the schedulers' clock goes an hour a second; it begins so far in the past that it never passes
 the database's. What must hold: every slot is published exactly once, none is missing, and its rows are right.
+
+Chance hurts one at a time and may spare what it looks for. So at known moments all of them are killed over some
+slots and then choose the oldest of these at once, and all of them are frozen over some more; a mutant is hunted
+with the first of the two alone.
 """
 
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -26,6 +31,11 @@ from tests.conftest import _replace_path
 SCHEDULERS = 4
 LEASE = 1.5
 RATE = 3600
+# Slots that go by while no scheduler is at work. One whose clock is an hour off takes another slot for the newest
+# than the rest do, and two more are nobody's newest.
+DOWN = 4
+# Seconds in which schedulers that were started meet, on a machine that is busy with other things.
+MEETING = 30
 JOB = """\
 version: 1
 name: ticks
@@ -38,12 +48,12 @@ model: chaos@champion
 output: {columns: {score: "y[1]"}}
 checks: {min_rows: 5}
 """
-# Five rows in each hour of the last ten days.
+# Five rows in each of the last two thousand hours: so long ago is where the clock of 900 slots begins.
 SOURCE = """
 CREATE TABLE rows (id bigint, t timestamptz, a float8, b float8);
 INSERT INTO rows
 SELECT id, date_trunc('hour', now()) - hour * interval '1 hour' + interval '5 minutes', id, hour
-  FROM generate_series(1, 5) AS id, generate_series(0, 240) AS hour;
+  FROM generate_series(1, 5) AS id, generate_series(0, 2000) AS hour;
 """
 TWICE = "SELECT interval_start FROM batchpred.publish_moves GROUP BY 1 HAVING count(*) > 1"
 TERMINATE = """
@@ -60,7 +70,7 @@ class Herd:
         (self.folder / "ticks.job.yaml").write_text(JOB, encoding="utf-8")
         full = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         # Half an hour past a full one, so that the first slot comes half a second from now.
-        origin = full - timedelta(hours=seconds * 2 + 60, minutes=30)
+        origin = full - timedelta(hours=seconds * 2 + 100, minutes=30)
         self.spec = {
             "url": url, "folder": str(folder), "cache": str(self.folder / "models"), "began": time.time() + 1.0,
             "origin": origin.isoformat(), "rate": RATE, "lease": LEASE, "mutant": mutant,
@@ -71,9 +81,11 @@ class Herd:
         self.at_work = [None] * SCHEDULERS
         self.hurts = {}
 
-    def start(self, number):
-        """Start the scheduler of that number; the last one has a clock that jumps."""
+    def start(self, number, meeting=None):
+        """Start the scheduler of that number; the last one has a clock that jumps. `meeting`: scheduler.in_turn."""
         spec = {**self.spec, "jumps": number == SCHEDULERS - 1}
+        if meeting:
+            spec["meeting"] = {"folder": str(meeting), "number": number, "of": SCHEDULERS, "seconds": MEETING}
         process = self._processes.Process(target=scheduler.main, args=(spec,))
         process.start()
         self.at_work[number] = process
@@ -98,6 +110,39 @@ class Herd:
                 raise AssertionError("a scheduler did not end within 20 s of SIGTERM")
             time.sleep(chance.uniform(0, 0.5))
             self.start(number)
+
+    def kill_all(self):
+        """Kill them all, let DOWN slots go by, and start them so that all choose before any of them does.
+
+        Nobody is there to look at the clock meanwhile, so it is turned on instead of waited for.
+        """
+        self.hurts["kill all"] = self.hurts.get("kill all", 0) + 1
+        self._wait_until(lambda: fetch(self.url, "SELECT FROM batchpred.publish_moves"), "published nothing")
+        for process in self.at_work:
+            process.kill()
+        for process in self.at_work:
+            process.join()
+        self.spec["began"] -= DOWN * 3600 / RATE
+        meeting = Path(tempfile.mkdtemp(prefix="meeting-", dir=self.folder))
+        for number in range(SCHEDULERS):
+            self.start(number, meeting)
+        self._wait_until(lambda: len(list(meeting.glob("done-*"))) == SCHEDULERS, "did not meet")
+
+    def freeze_all(self):
+        """Freeze them all while DOWN slots go by, which is longer than a lease."""
+        self.hurts["freeze all"] = self.hurts.get("freeze all", 0) + 1
+        for process in self.at_work:
+            os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(DOWN * 3600 / RATE)
+        for process in self.at_work:
+            os.kill(process.pid, signal.SIGCONT)
+
+    def _wait_until(self, is_so, trouble):
+        until = time.monotonic() + 2 * MEETING
+        while not is_so():
+            if time.monotonic() > until:
+                raise AssertionError(f"the schedulers {trouble} within {2 * MEETING} s")
+            time.sleep(0.05)
 
     def end(self):
         """End them all in good order; return the exit codes that are not 0."""
@@ -128,32 +173,51 @@ def fetch(url, query, *values):
             time.sleep(0.1)
 
 
-def try_schedulers(server_url, folder, seconds, chance, *, restart=None, mutant=None, patience=60):
+def try_schedulers(server_url, folder, seconds, chance, *, restart=None):
     """Let the schedulers run for so many slots of a second each; return what does not hold, and figures.
 
     `restart` restarts the server in the middle of it.
     """
+    with _at_work(server_url, folder, seconds) as herd:
+        acts = [(0.25, herd.kill_all), (0.5, restart or (lambda: None)), (0.75, herd.freeze_all)]
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            while acts and passed > acts[0][0] * seconds:
+                acts.pop(0)[1]()
+            herd.hurt(chance)
+            time.sleep(chance.uniform(0.1, 0.8))
+        for _, act in acts:
+            act()
+        return _judge(herd, patience=60)
+
+
+def hunt(server_url, folder, mutant):
+    """Let schedulers of this kind meet at slots that were missed; return what does not hold.
+
+    Nothing is left to chance: what each must be caught at, and why, is said of it in scheduler.py.
+    """
+    with _at_work(server_url, folder, 10, mutant) as herd:
+        herd.kill_all()
+        return _judge(herd, patience=1)[0]
+
+
+@contextmanager
+def _at_work(server_url, folder, seconds, mutant=None):
     with world(server_url) as url:
         herd = Herd(url, folder, seconds, mutant)
         for number in range(SCHEDULERS):
             herd.start(number)
         try:
-            return _try(herd, seconds, chance, restart, patience)
+            time.sleep(max(0.0, herd.spec["began"] - time.time()))
+            yield herd
         finally:
             for process in herd.at_work:
                 process.kill()
                 process.join()
 
 
-def _try(herd, seconds, chance, restart, patience):
-    time.sleep(max(0.0, herd.spec["began"] - time.time()))
-    began, restarted = time.monotonic(), restart is None
-    while (passed := time.monotonic() - began) < seconds:
-        if not restarted and passed > seconds / 2:
-            restart()
-            restarted = True
-        herd.hurt(chance)
-        time.sleep(chance.uniform(0.1, 0.8))
+def _judge(herd, patience):
+    """What does not hold of all slots up to now, and the figures."""
     last = herd.moment().replace(minute=0, second=0, microsecond=0)
     (first,) = fetch(herd.url, "SELECT first_seen_at FROM batchpred.schedules")[0]
     begin = first.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
@@ -162,10 +226,7 @@ def _try(herd, seconds, chance, restart, patience):
     codes = herd.end()
     faults = [f"{missing} of {slots} slots were never published"] if missing else []
     faults += [f"a scheduler left with {code}" for code in codes]
-    twice = fetch(
-        herd.url, "SELECT interval_start FROM batchpred.publish_moves GROUP BY 1 HAVING count(*) > 1"
-    )
-    faults += [f"{start} was published more than once" for (start,) in twice]
+    faults += [f"{start} was published more than once" for (start,) in fetch(herd.url, TWICE)]
     wrong = fetch(
         herd.url,
         "SELECT interval_start, count(*), count(DISTINCT id) FROM predictions.ticks_history"

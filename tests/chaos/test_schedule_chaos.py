@@ -4,14 +4,20 @@ import random
 
 import pytest
 
-from tests.chaos import backfill, schedulers
+from tests.chaos import backfill, schedule_campaign, schedulers
 
 
 def test_every_slot_is_published_exactly_once(server_url, tmp_path):
-    """Four schedulers, killed, frozen, ended and cut off, a slot each second: each once, none missing."""
-    faults, figures = schedulers.try_schedulers(server_url, tmp_path, 5, random.Random(4))
+    """Four schedulers, killed, frozen, ended, cut off, one by one and all at once: each slot once, none missing."""
+    faults, figures = schedulers.try_schedulers(server_url, tmp_path, 3, random.Random(4))
     assert [] == faults
-    assert figures["slots"] >= 5
+    assert figures["slots"] >= 8
+
+
+@pytest.mark.parametrize("mutant", schedule_campaign.HUNTS)
+def test_a_scheduler_that_is_wrong_is_caught(server_url, mutant):
+    """Each mutant is caught at what is wrong with it."""
+    assert schedule_campaign.is_caught(server_url, mutant)
 
 
 @pytest.mark.skipif(not backfill.TAXIS.exists(), reason="the real rides (shared/data/taxis.csv) are not here")

@@ -28,13 +28,21 @@ def server_killed(trial, verdict, *, at):
 def killed_when_published(trial, verdict, *, mutant=None):
     """PostgreSQL is killed the moment a run says that it has published: the crash takes nothing of that back.
 
-    The database's default is not to wait for the disk, as somebody may have set it.
+    The database's default is not to wait for the disk, as somebody may have set it, and the server writes late
+    what nobody waited for: it has just done so, and will again in ten seconds, the most there is, or after much
+    more than a run writes.
     """
     _settle(trial)
+    trial.world.do("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    trial.world.do("ALTER SYSTEM SET wal_writer_flush_after = '1GB'")
+    trial.world.do("SELECT pg_reload_conf()")
     trial.do(f"ALTER DATABASE {trial.url.rsplit('/', 1)[1]} SET synchronous_commit = off")
     left = trial.run(mutant=mutant, kill_server=str(trial.world.server.data))
     verdict.kills += 1
     _come_back(trial.world.server)
+    trial.world.do("ALTER SYSTEM RESET wal_writer_delay")
+    trial.world.do("ALTER SYSTEM RESET wal_writer_flush_after")
+    trial.world.do("SELECT pg_reload_conf()")
     if left["status"] != "published":
         verdict.broken.append(f"a run that nothing disturbed ended as {left['status']}: {left['error']}")
     if trial.current() != trial.world.new:

@@ -59,17 +59,16 @@ def freshness(newest: ServedRun, now: datetime) -> dict[str, str]:
     }
     if newest.late_at is None:
         return headers
-    left = math.floor((newest.late_at - now).total_seconds())
-    if left > 0:
-        headers["Cache-Control"] += f", stale-if-error={left}"
-    else:
+    if is_late(newest, now):
         headers["Batchpred-Stale"] = f"late since {_plain(newest.late_at)}"
+    elif left := math.floor((newest.late_at - now).total_seconds()):
+        headers["Cache-Control"] += f", stale-if-error={left}"
     return headers
 
 
 def is_late(run: ServedRun | None, now: datetime) -> bool | None:
     """Say whether the job's next run is late; None where the job promises nothing or nothing is published."""
-    return None if run is None or run.late_at is None else now > run.late_at
+    return None if run is None or run.late_at is None else now >= run.late_at
 
 
 def run_headers(run: ServedRun, newest: ServedRun) -> dict[str, str]:

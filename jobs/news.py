@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from jobs import promise
 from jobs.interval import Interval
-from storage import events
+from storage import attempts, events
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def look(connection: Connection, job_files: Sequence[JobFile]) -> int:
         name: each.job.schedule.late_after if each.job.schedule else None for name, each in by_name.items()
     }
     recorded = 0
-    for late in events.find_late(connection, promises):
+    found = events.find_late(connection, promises)
+    unpublished = [by_name[name] for name in events.without_predictions(connection, list(promises))]
+    for late in found + _late_at_first(connection, unpublished):
         job_file = by_name[late["job"]]
         ids = {"job": late["job"], "interval_start": late["interval_start"]}
         message = {
@@ -125,6 +128,19 @@ def look(connection: Connection, job_files: Sequence[JobFile]) -> int:
             if run is not None:
                 recorded += _recovered(connection, by_name[name], run, troubles)
     return recorded
+
+
+def _late_at_first(connection: Connection, job_files: Sequence[JobFile]) -> list[Row]:
+    """Find which of some jobs of which nothing is published are late, as events.find_late does for the others."""
+    now = attempts.clock(connection)
+    found: list[Row] = []
+    for job_file in job_files:
+        interval = promise.awaited(connection, job_file.job, None, now)
+        late_at = promise.late_at(job_file.job, interval)
+        if interval is not None and late_at is not None and late_at <= now:
+            bounds = {"interval_start": interval.start, "interval_end": interval.end}
+            found.append({"job": job_file.job.name, **bounds, "late_at": late_at, "newest_run": None})
+    return found
 
 
 def one_line(error: str, job_file: JobFile) -> str:

@@ -1,7 +1,5 @@
 """How a job stands: what readers see, whether the promise of freshness is kept, what is missing, what is next.
 
-The promise is `late_after`: once the interval behind the newest published one is over, so long may it take to be
-published. A job that has published nothing yet is measured by the first interval its schedule is answerable for.
 Nothing is written: a job that no schedule has seen yet is looked at as if it were seen now.
 """
 
@@ -11,14 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs import due, slots
+from jobs import due, promise, slots
 from jobs.interval import interval_containing, latest_complete
 from jobs.schedule import look
 from jobs.waiting import missing_upstream
 from storage import attempts
 
 if TYPE_CHECKING:
-    from jobs.due import Due
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from storage.database import Connection, Row
@@ -86,7 +83,7 @@ def standing(connection: Connection, job_file: JobFile, now: datetime) -> Standi
     row = attempts.newest_published(connection, job.name)
     newest = interval_containing(row["interval_start"], job.interval, job.zone) if row else None
     found = look(connection, job_file, now, note=False) if job.schedule else due.Due(None, (), ())
-    late_at = _late_at(job_file, newest, found)
+    late_at = promise.late_at(job, promise.awaited(connection, job, newest, now))
     missing = found.missing
     if job.schedule and job.schedule.catchup in ("latest", "none"):  # the others were let go
         missing = tuple(
@@ -160,16 +157,3 @@ def _state(
         return "blocked"
     has_failed = status in ("failed", "abandoned") or (start in failed and failed[start].failures)
     return "failed" if has_failed else None
-
-
-def _late_at(job_file: JobFile, newest: Interval | None, found: Due) -> datetime | None:
-    job = job_file.job
-    if job.schedule is None or job.schedule.late_after is None:
-        return None
-    if newest is not None:
-        awaited = slots.following(newest, job)
-    elif found.missing:
-        awaited = found.missing[0]
-    else:
-        return None
-    return (awaited.end.astimezone(UTC) + job.schedule.late_after).astimezone(job.zone)

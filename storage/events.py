@@ -4,9 +4,9 @@ An event's kinds, what opens one, and what ends it:
 
     failed      a run ended in an error and is not tried again by itself    over when readers see another run of
     blocked     a check refused a run                                       the interval than they saw then
-    late        the newest published interval is past its `late_at`         over when it no longer is
-                (or nothing is published, and the first run began longer
-                ago than `late_after`)
+    late        the newest published interval is past its `late_at`; or     over when it no longer is
+                nothing is published, and the first interval that is due
+                is past its promise (jobs/promise.py)
     recovered   one or more of the above are over: one event for all that one publish ended
     published   a run was published; recorded only where a target asks for it
 
@@ -76,13 +76,18 @@ def close_over(connection: Connection, jobs: list[str]) -> list[Row]:
 
 
 def find_late(connection: Connection, promises: Mapping[str, timedelta | None]) -> list[Row]:
-    """Find the jobs that are late and not told of yet: the missing interval, its `late_at`, the `newest_run`.
+    """Find the published jobs that are late and not told of yet: the missing interval, `late_at`, `newest_run`.
 
     `promises` is each job's late_after as its file says it now; what readers are told of it follows.
     """
     asked = {"jobs": list(promises), "late_after": list(promises.values())}
     connection.execute(_SQL["keep_promise"], asked)
     return connection.execute(_SQL["late"], asked).fetchall()
+
+
+def without_predictions(connection: Connection, jobs: list[str]) -> list[str]:
+    """Return which of some jobs have nothing published, and no lateness that is told and not over."""
+    return [row["job"] for row in connection.execute(_SQL["without_predictions"], {"jobs": jobs})]
 
 
 def published_run(connection: Connection, job: str, interval_start: datetime) -> Row | None:

@@ -27,7 +27,7 @@ UPDATE batchpred.events AS e
  WHERE e.job = ANY(%(jobs)s)
    AND e.over_at IS NULL
    AND CASE e.kind
-         WHEN 'late' THEN (SELECT s.late_at IS NULL OR s.late_at >= now()
+         WHEN 'late' THEN (SELECT s.late_at IS NULL OR s.late_at > now()
                              FROM batchpred.served_runs AS s
                             WHERE s.job = e.job
                             ORDER BY s.interval_start DESC
@@ -50,8 +50,7 @@ UPDATE batchpred.jobs AS j
  WHERE j.name = asked.job AND j.late_after IS DISTINCT FROM asked.late_after;
 
 -- name: late
--- Jobs that are late and of which that is not told yet: their newest published interval is past its late_at. A
--- job that has published nothing is late when its first run began that long ago.
+-- Jobs that are late and of which that is not told yet: their newest published interval is past its late_at.
 SELECT asked.job,
        newest.interval_end AS interval_start,
        newest.late_at - j.late_after AS interval_end,
@@ -64,22 +63,18 @@ SELECT asked.job,
                       WHERE s.job = asked.job
                       ORDER BY s.interval_start DESC
                       LIMIT 1) AS newest
- WHERE newest.late_at < now()
-   AND NOT EXISTS (SELECT FROM batchpred.events AS e
-                    WHERE e.job = asked.job AND e.kind = 'late' AND e.over_at IS NULL)
-UNION ALL
-SELECT asked.job, first.interval_start, first.interval_end,
-       first.started_at + asked.late_after, NULL
-  FROM unnest(%(jobs)s::text[], %(late_after)s::interval[]) AS asked (job, late_after)
- CROSS JOIN LATERAL (SELECT r.*
-                       FROM batchpred.runs AS r
-                      WHERE r.job = asked.job
-                      ORDER BY r.run_id
-                      LIMIT 1) AS first
- WHERE first.started_at + asked.late_after < now()
-   AND NOT EXISTS (SELECT FROM batchpred.published AS p WHERE p.job = asked.job)
+ WHERE newest.late_at <= now()
    AND NOT EXISTS (SELECT FROM batchpred.events AS e
                     WHERE e.job = asked.job AND e.kind = 'late' AND e.over_at IS NULL);
+
+-- name: without_predictions
+-- Jobs of which nothing is published, and which are not told to be late yet.
+SELECT asked.job
+  FROM unnest(%(jobs)s::text[]) AS asked (job)
+ WHERE NOT EXISTS (SELECT FROM batchpred.published AS p WHERE p.job = asked.job)
+   AND NOT EXISTS (SELECT FROM batchpred.events AS e
+                    WHERE e.job = asked.job AND e.kind = 'late' AND e.over_at IS NULL)
+ ORDER BY asked.job;
 
 -- name: published_run
 -- The run readers see of an interval, else of the newest one of the job.

@@ -17,7 +17,7 @@ from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.schedule import Ticker
 from storage import deliveries, events, moves
-from tests.integration.told import SECRET, WEBHOOK
+from tests.integration.told import SECRET
 
 
 def documented_check():
@@ -166,18 +166,6 @@ def test_late_is_what_readers_are_told(project, receiver):
     project.look(project.job(late="2h"))
     assert ["batchpred.late"] == receiver.types
     assert [(True,)] == project.sql("SELECT is_late FROM predictions._freshness")
-
-
-def test_a_first_run_that_never_ends_is_late(project, receiver, database):
-    """Where nothing was ever published, the job is late once its first run began longer ago than late_after."""
-    job_file = project.job(
-        min_rows=4, late="2h", notify=WEBHOOK.replace("secret:", "events: [late], secret:")
-    )
-    project.run(job_file)
-    assert [] == receiver.requests
-    project.sql("UPDATE batchpred.runs SET started_at = now() - interval '121 minutes'")
-    project.look(job_file)
-    assert ["batchpred.late"] == receiver.types
 
 
 def test_a_long_run_does_not_keep_its_process_from_telling(project, receiver, database, monkeypatch):

@@ -70,7 +70,7 @@ def forget(
         served = reads.served_job(connection, job)
         values = reads.parse_key(served, key)
         named = {name: value for (name, _), value in zip(served.key, values, strict=True)}
-        deleted = garbage.forget(connection, job, named)
+        deleted = garbage.forget(database, connection, job, named)
     if as_json:
         console.print_json(deleted)
     else:

@@ -81,12 +81,14 @@ def collect(
     return collected
 
 
-def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str, int]:
+def forget(database: Database, connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str, int]:
     """Delete a key's predictions of every run of the job, and its rows in quarantine; return how many of each.
 
     `key` is {column: value}. The next run scores it again if the source still has it. Readers are told, so that
-    the read API answers it from memory for a second at most. Raises RunAtWorkError.
+    the read API answers it from memory for a second at most. A run whose runner is dead is closed first. Raises
+    RunAtWorkError where one is alive, as far as can be told.
     """
+    _close_dead_runs(database, connection, job)
     condition = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder()) for name in key
     )
@@ -107,6 +109,20 @@ def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str
         connection.execute(_SQL["note_forgotten"], {"job": job})
         connection.execute(_LEDGER["announce"], {"job": job})
     return {"predictions": deleted, "quarantined": quarantined}
+
+
+def _close_dead_runs(database: Database, connection: Connection, job: str) -> None:
+    """Close the runs whose runners are gone, as the next claimer of their intervals would."""
+    for run in connection.execute(_SQL["running_of_job"], {"job": job}).fetchall():
+        slot = Slot(run["job"], run["interval_start"], run["interval_end"], run["as_of_date"])
+        try:
+            with runs.claim(database, connection, slot):  # which closes what earlier holders left behind
+                pass
+        except IntervalHeldError as error:
+            raise RunAtWorkError(
+                f"run {run['run_id']} may hold the key, so nothing was forgotten: wait for it, or end it with "
+                f"`batchpred runs cancel {run['run_id']}`, then forget again ({error})"
+            ) from None
 
 
 def _drop(database: Database, connection: Connection, run: Row) -> bool:

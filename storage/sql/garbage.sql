@@ -61,6 +61,13 @@ SELECT run_id, status
  WHERE job = %(job)s AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
  ORDER BY run_id;
 
+-- name: running_of_job
+-- Runs of a job that say they are at work, whether or not their runners are alive.
+SELECT run_id, job, interval_start, interval_end, as_of_date
+  FROM batchpred.runs
+ WHERE job = %(job)s AND status = 'running'
+ ORDER BY run_id;
+
 -- name: forget_key_in_quarantine
 DELETE FROM batchpred.quarantine
  USING batchpred.runs

@@ -113,12 +113,12 @@ def test_what_is_remembered_too_long_is_not_answered_from(client, publish_rows, 
     assert 0.2 == client.get(f"{PATH}/1").json()["prediction"]["score"]
 
 
-def test_a_forgotten_key_is_forgotten_by_caches_too(client, connection, publish_rows, make_job):
+def test_a_forgotten_key_is_forgotten_by_caches_too(client, database, connection, publish_rows, make_job):
     """Within the stated second a forgotten key is answered neither from memory nor as what a client has already."""
     publish_rows(make_job(), 1, {"id": [1, 2], "score": [0.1, 0.2]})
     ask_until(client, "/readyz", lambda answer: answer.status_code == 200)
     (tag,) = {client.get(f"{PATH}/1").headers["etag"] for _ in range(3)}
-    garbage.forget(connection, "churn", {"id": 1})
+    garbage.forget(database, connection, "churn", {"id": 1})
     time.sleep(pointers.STALE_SECONDS)
     said = {"If-None-Match": tag}
     assert [404, 404, 200] == [

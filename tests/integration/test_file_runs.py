@@ -177,7 +177,9 @@ def test_bad_rows_of_a_csv_are_in_quarantine(project):
         key=lambda row: ("fields" not in row[1], row[1]),
     )
     with project.database.connect(purpose="test", as_writer=True) as connection:
-        assert {"predictions": 0, "quarantined": 1} == garbage.forget(connection, "j", {"id": 2})
+        assert {"predictions": 0, "quarantined": 1} == garbage.forget(
+            project.database, connection, "j", {"id": 2}
+        )
 
 
 def test_text_that_postgresql_cannot_hold_stops_no_other_row(project):

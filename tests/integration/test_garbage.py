@@ -126,8 +126,8 @@ def test_a_key_is_forgotten_everywhere(make, database, connection):
     for end in ("published", "blocked", "failed"):
         make(1, end)
     make(2)
-    assert {"predictions": 4, "quarantined": 0} == garbage.forget(connection, "churn", {"id": 2})
-    assert {"predictions": 0, "quarantined": 4} == garbage.forget(connection, "churn", {"id": 7})
+    assert {"predictions": 4, "quarantined": 0} == garbage.forget(database, connection, "churn", {"id": 2})
+    assert {"predictions": 0, "quarantined": 4} == garbage.forget(database, connection, "churn", {"id": 7})
     rows = connection.execute("SELECT id FROM predictions.churn_history").fetchall()
     assert [{"id": 1}] * 2 == rows
     trusted = connection.execute(
@@ -136,10 +136,28 @@ def test_a_key_is_forgotten_everywhere(make, database, connection):
     assert "failed" not in [row["status"] for row in trusted]
 
 
-def test_nothing_is_forgotten_under_a_run_at_work(make, connection):
+def test_nothing_is_forgotten_under_a_run_at_work(make, database, connection):
     """A run that is writing could bring the key back: the command says so instead of half doing it."""
     make(1)
     make(2, "running")
-    with pytest.raises(RunAtWorkError, match="wait for it"):
-        garbage.forget(connection, "churn", {"id": 2})
+    with (
+        database.connect(purpose="other", as_writer=True) as other,
+        runs.claim(database, other, slot(2)) as held,
+    ):
+        at_work = runs.start_run(other, held, PIN, {"query": "q"}, JOB.as_json())
+        with pytest.raises(
+            RunAtWorkError, match=f"wait for it, or end it with `batchpred runs cancel {at_work}`"
+        ):
+            garbage.forget(database, connection, "churn", {"id": 2})
     assert 2 == connection.execute("SELECT count(*) AS rows FROM predictions.churn").fetchone()["rows"]
+
+
+def test_a_dead_run_does_not_keep_a_key(make, database, connection):
+    """Nobody writes for a run whose claim is free: it is closed, its rows of the key go, and it is not taken up."""
+    dead = make(2, "running")
+    assert {"predictions": 1, "quarantined": 0} == garbage.forget(database, connection, "churn", {"id": 2})
+    row = connection.execute("SELECT status, error FROM batchpred.runs WHERE run_id = %s", [dead]).fetchone()
+    assert ("abandoned", "its runner stopped without finishing") == (row["status"], row["error"])
+    assert [{"rows_sha256": None}] == connection.execute(
+        "SELECT rows_sha256 FROM batchpred.chunks"
+    ).fetchall()

@@ -59,9 +59,10 @@ def forget(
     key: Annotated[list[str], typer.Argument(metavar="KEY...", help="One value a key column.")],
     as_json: Json = False,
 ) -> None:
-    """Delete a key: its predictions and its rows in quarantine.
+    """Delete a key: its predictions, its rows in quarantine, and errors on record that name it.
 
     Take it out of the source first: the next run would score it again. Servers may answer it for a second more.
+    Messages that were sent, logs and backups are out of its reach, and so are reasons that a person wrote down.
     """
     from storage import garbage, reads
 

@@ -13,6 +13,7 @@ before anything of it is dropped, so a runner at work keeps what it has. The led
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -39,6 +40,8 @@ STOPPED = timedelta(days=7)
 GRACE = timedelta(minutes=10)
 TOLD = timedelta(days=90)
 _LOCK_TIMEOUT = "5s"
+# What stands in the ledger where an error named a key that was forgotten.
+FORGOTTEN = "removed by `batchpred forget`: it named the key"
 
 
 class RunAtWorkError(StorageError):
@@ -85,7 +88,8 @@ def forget(database: Database, connection: Connection, job: str, key: Mapping[st
     """Delete a key's predictions of every run of the job, and its rows in quarantine; return how many of each.
 
     `key` is {column: value}. The next run scores it again if the source still has it. Readers are told, so that
-    the read API answers it from memory for a second at most. A run whose runner is dead is closed first. Raises
+    the read API answers it from memory for a second at most. Errors on record that name the key are replaced by
+    FORGOTTEN, whole: nobody can say what else of it they quote. A run whose runner is dead is closed first. Raises
     RunAtWorkError where one is alive, as far as can be told.
     """
     _close_dead_runs(database, connection, job)
@@ -105,10 +109,26 @@ def forget(database: Database, connection: Connection, job: str, key: Mapping[st
             deleted += connection.execute(statement, list(key.values())).rowcount
         named = {"job": job, "key": Jsonb(written)}
         quarantined = connection.execute(_SQL["forget_key_in_quarantine"], named).rowcount
-        connection.execute(_SQL["distrust_chunks"], {"job": job})
+        connection.execute(_SQL["distrust_chunks"], named)
+        connection.execute(_SQL["forget_key_in_chunks"], named)
+        said = {"job": job, "instead": FORGOTTEN, "named": [_naming(*part) for part in written.items()]}
+        for kept in ("runs", "run_events", "attempts", "events"):
+            connection.execute(_SQL[f"forget_key_in_{kept}"], said)
         connection.execute(_SQL["note_forgotten"], {"job": job})
         connection.execute(_LEDGER["announce"], {"job": job})
     return {"predictions": deleted, "quarantined": quarantined}
+
+
+def _naming(column: str, value: int | str) -> str:
+    """Return a pattern for texts that name a value of a key's column.
+
+    A text is looked for by itself. A number is one only behind its column's name, as we write it (`id 2`), or in
+    PostgreSQL's `(a, id)=(1, 2)`: the 2 of "2 rows" is no key.
+    """
+    word = rf"{re.escape(str(value))}(?!\w)"
+    if isinstance(value, str):
+        return rf"(?<!\w){word}"
+    return rf"((?<!\w){re.escape(column)}\W{{1,4}}|=\([^)]*(?<!\w)){word}"
 
 
 def _close_dead_runs(database: Database, connection: Connection, job: str) -> None:

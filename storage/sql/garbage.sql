@@ -83,3 +83,29 @@ UPDATE batchpred.chunks
    SET rows_sha256 = NULL
   FROM batchpred.runs
  WHERE runs.run_id = chunks.run_id AND runs.job = %(job)s AND runs.status IN ('failed', 'abandoned');
+
+-- name: forget_key_in_chunks
+-- No chunk says that it ended with the key.
+UPDATE batchpred.chunks
+   SET last_key = NULL
+  FROM batchpred.runs
+ WHERE runs.run_id = chunks.run_id
+   AND runs.job = %(job)s
+   AND (SELECT bool_and(last_key ->> name = value) FROM jsonb_each_text(%(key)s) AS asked (name, value));
+
+-- name: forget_key_in_runs
+UPDATE batchpred.runs SET error = %(instead)s WHERE job = %(job)s AND error ~ ALL (%(named)s::text[]);
+
+-- name: forget_key_in_run_events
+UPDATE batchpred.run_events AS e
+   SET details = jsonb_set(details, '{error}', to_jsonb(%(instead)s::text))
+  FROM batchpred.runs AS r
+ WHERE r.run_id = e.run_id AND r.job = %(job)s AND details ->> 'error' ~ ALL (%(named)s::text[]);
+
+-- name: forget_key_in_attempts
+UPDATE batchpred.attempts SET error = %(instead)s WHERE job = %(job)s AND error ~ ALL (%(named)s::text[]);
+
+-- name: forget_key_in_events
+UPDATE batchpred.events
+   SET message = jsonb_set(message, '{error}', to_jsonb(%(instead)s::text))
+ WHERE job = %(job)s AND message ->> 'error' ~ ALL (%(named)s::text[]);

@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 import pytest
 
-from storage import garbage, moves, predictions, runs
+from storage import events, garbage, moves, predictions, runs
 from storage.arrow_copy import copy_in
 from storage.garbage import RunAtWorkError
 from storage.job_table import Column, JobTable
@@ -161,3 +161,51 @@ def test_a_dead_run_does_not_keep_a_key(make, database, connection):
     assert [{"rows_sha256": None}] == connection.execute(
         "SELECT rows_sha256 FROM batchpred.chunks"
     ).fetchall()
+
+
+def test_no_error_and_no_chunk_names_a_forgotten_key(make, database, connection):
+    """What quotes the key is replaced whole wherever it is kept, and a chunk does not say that it ended there."""
+    twice = "churn: a key stands there more than once: id 2 (3 rows)"
+    other = "churn: 2 of 20 rows, and id 20 (2 rows)"
+    blocked, failed = make(1, "blocked"), make(1, "failed", keys=(1, 20))
+    connection.execute("UPDATE batchpred.runs SET error = %s WHERE run_id = %s", [twice, blocked])
+    connection.execute("UPDATE batchpred.runs SET error = %s WHERE run_id = %s", [other, failed])
+    connection.execute(
+        "UPDATE batchpred.run_events SET details = jsonb_build_object('error', runs.error)"
+        " FROM batchpred.runs WHERE runs.run_id = run_events.run_id AND event IN ('blocked', 'failed')"
+    )
+    connection.execute(
+        "INSERT INTO batchpred.attempts (job, interval_start, error) VALUES ('churn', %s, %s)",
+        [slot(1).interval_start, "Key (id)=(2) already exists."],
+    )
+    for kind, error in (("blocked", twice), ("failed", other)):
+        told = {"job": "churn", "interval_start": slot(1).interval_start}
+        assert events.record(connection, kind, told, {"error": error}, [])
+    garbage.forget(database, connection, "churn", {"id": 2})
+    for kept in (
+        "SELECT error FROM batchpred.runs ORDER BY run_id",
+        "SELECT details ->> 'error' AS error FROM batchpred.run_events WHERE details ? 'error' ORDER BY run_id",
+        "SELECT message ->> 'error' AS error FROM batchpred.events ORDER BY event_id",
+    ):
+        assert [garbage.FORGOTTEN, other] == [row["error"] for row in connection.execute(kept)]
+    assert [garbage.FORGOTTEN] == [
+        row["error"] for row in connection.execute("SELECT error FROM batchpred.attempts")
+    ]
+    chunks = connection.execute("SELECT last_key FROM batchpred.chunks ORDER BY run_id").fetchall()
+    assert [None, {"id": 20}] == [row["last_key"] for row in chunks]
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "is_named"),
+    [
+        ({"name": "Anna (7)"}, "two rows of Anna (7), once each", True),
+        ({"name": "Ann"}, "two rows of Anna, once each", False),
+        ({"a": 1, "b": "x"}, "Key (a, b)=(1, x) is there already", True),
+        ({"a": 1, "b": "y"}, "Key (a, b)=(1, x) is there already", False),
+    ],
+)
+def test_a_text_is_told_by_itself_and_a_number_by_its_column(connection, key, error, is_named):
+    """Every part of the key must be named for an error to count."""
+    named = [garbage._naming(*part) for part in key.items()]
+    (found,) = connection.execute("SELECT %s ~ ALL (%s::text[]) AS found", [error, named]).fetchall()
+    assert is_named == found["found"]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
 
 from batchpred import console
-from batchpred.cli_options import Json
+from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from jobs.jobfile import JobFile
     from storage.database import Connection, Row
     from storage.moves import Move
 
@@ -131,16 +134,34 @@ def cancel(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json 
 def publish(
     run_id: Annotated[int, typer.Argument(metavar="RUN")],
     override: Annotated[str, typer.Option(metavar="WHY", help="Why the check does not count; recorded.")],
+    project: Project = Path(),
     as_json: Json = False,
 ) -> None:
-    """Publish a run that a check blocked; who did it and why are recorded."""
+    """Publish a run that a check blocked; who did it and why are recorded.
+
+    Whom the job file in the project's folder notifies is told.
+    """
+    from jobs import news
+    from jobs.deliver import watching
+    from jobs.interval import interval_containing
     from storage import moves
 
     if not override.strip():
         raise ConfigurationError("--override is empty: say why the check does not count; it is recorded")
-    database = Settings.read().database()
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("publish"), database.connect(purpose="publish", as_writer=True) as connection:
-        _say(moves.publish_blocked(database, connection, run_id, override), as_json=as_json)
+        run = moves.show_run(connection, run_id)
+        told = _job_files(project, run["job"], settings)
+        with watching(database, told):
+            publish_blocked = partial(moves.publish_blocked, database, connection, run_id, override)
+            if told:
+                job = told[0].job
+                interval = interval_containing(run["interval_start"], job.interval, job.zone)
+                move = publish_blocked(tell=partial(news.published, job_file=told[0], interval=interval))
+            else:
+                move = publish_blocked()
+    _say(move, as_json=as_json)
 
 
 def rollback(
@@ -148,6 +169,7 @@ def rollback(
     date: Date = None,
     to: Annotated[int | None, typer.Option(metavar="RUN", help="Go back to this run.")] = None,
     why: Annotated[str | None, typer.Option(help="Recorded with the move.")] = None,
+    project: Project = Path(),
     as_json: Json = False,
 ) -> None:
     """Let readers see the run before the current one again.
@@ -155,15 +177,28 @@ def rollback(
     Nothing is scored, and nobody waits.
 
     Without --date the newest published interval; where it has no earlier run it is withdrawn, and current falls
-    back to the interval before.
+    back to the interval before. Whom the job file in the project's folder notifies is told of what that changes.
     """
+    from jobs.deliver import watching
     from storage import moves
 
-    database = Settings.read().database()
-    with database.errors("rollback"), database.connect(purpose="rollback", as_writer=True) as connection:
+    settings = Settings.read()
+    database = settings.database()
+    with (
+        watching(database, _job_files(project, job, settings)),
+        database.errors("rollback"),
+        database.connect(purpose="rollback", as_writer=True) as connection,
+    ):
         start = interval_start(connection, job, date)
         move = moves.rollback(connection, job, interval_start=start, to_run=to, why=why)
     _say(move, as_json=as_json)
+
+
+def _job_files(project: Path, job: str, settings: Settings) -> list[JobFile]:
+    """Read the job's file, to tell whom it names; none where it is not here or faulty: the next look tells."""
+    from jobs.jobfile import load_project
+
+    return [each for each in load_project(project, settings.environ)[0] if each.job.name == job]
 
 
 def interval_start(connection: Connection, job: str | None, date: str | None) -> datetime | None:

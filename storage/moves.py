@@ -21,6 +21,7 @@ from storage.queries import load
 from storage.runs import Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from storage.database import Connection, Database, Row
@@ -131,8 +132,15 @@ def withdraw(connection: Connection, job: str, interval_start: datetime, run_id:
             connection.execute(_LEDGER["announce"], slot)
 
 
-def publish_blocked(database: Database, connection: Connection, run_id: int, why: str) -> Move:
-    """Publish a run that a check blocked; who did it and why are recorded.
+def publish_blocked(
+    database: Database,
+    connection: Connection,
+    run_id: int,
+    why: str,
+    *,
+    tell: Callable[[Connection], None] = lambda _connection: None,
+) -> Move:
+    """Publish a run that a check blocked; who did it and why are recorded, and `tell` what is told of it.
 
     Raises UnknownRunError, NothingToMoveError where it is not blocked, DuplicateKeyError where a key stands there
     twice, and what claiming the interval raises.
@@ -154,7 +162,9 @@ def publish_blocked(database: Database, connection: Connection, run_id: int, why
                 claim.check(connection)
         predictions.attach(connection, job, run_id, claim.check)
         show, override = partial(predictions.show, job=job), (why, this_person())
-        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, override=override))
+        predictions.patiently(
+            lambda: runs.publish(connection, claim, run_id, show, override=override, tell=tell)
+        )
     return Move(slot.job, slot.interval_start, now, run_id)
 
 

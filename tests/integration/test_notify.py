@@ -17,7 +17,7 @@ from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.schedule import Ticker
 from storage import deliveries, events, moves
-from tests.integration.told import SECRET
+from tests.integration.told import SECRET, WEBHOOK
 
 
 def documented_check():
@@ -106,6 +106,41 @@ def test_a_block_is_told_with_its_run_and_an_override_is_a_recovery(project, rec
         moves.publish_blocked(database, connection, blocked[1].run_id, "fewer people")
     project.look(strict)
     project.look(strict)
+    assert ["batchpred.blocked", "batchpred.recovered"] == receiver.types
+
+
+def test_an_override_and_a_rollback_tell_by_themselves(project, receiver, command):
+    """What a person's move ends is told before the command ends, and a publish where each one is asked for."""
+    wanted = WEBHOOK.replace("secret:", "events: [blocked, recovered, published, late], secret:")
+    first = project.run(project.job(wanted, min_rows=1))
+    job_file = project.job(wanted, min_rows=4)
+    blocked = project.run(job_file, force=True)
+    assert ["batchpred.published", "batchpred.blocked"] == receiver.types
+    del receiver.requests[:]
+    code, _ = command("runs", "publish", blocked.run_id, "--override", "fewer people", "--json")
+    assert 0 == code
+    assert {"batchpred.recovered", "batchpred.published"} == set(receiver.types)
+    assert blocked.run_id == json.loads(receiver.requests[0][3])["data"]["run"]
+    again = project.run(project.job(wanted, min_rows=5), force=True)
+    del receiver.requests[:]
+    code, moved = command("rollback", "churn", "--json")
+    assert (0, first.run_id) == (code, moved["to_run"])
+    assert [("batchpred.recovered", first.run_id)] == [
+        (kind, json.loads(request[3])["data"]["run"])
+        for kind, request in zip(receiver.types, receiver.requests, strict=True)
+    ]
+    assert "blocked" == again.status
+
+
+def test_a_move_without_the_job_file_is_told_by_the_next_look(project, receiver, command):
+    """A person may move the pointer from anywhere; nobody is told twice, nor never."""
+    strict = project.job(min_rows=4)
+    blocked = project.run(strict)
+    (project.folder / "churn.job.yaml").unlink()
+    assert 0 == command("runs", "publish", blocked.run_id, "--override", "fewer people", "--json")[0]
+    assert ["batchpred.blocked"] == receiver.types
+    project.look(project.job(min_rows=4))
+    project.look(project.job(min_rows=4))
     assert ["batchpred.blocked", "batchpred.recovered"] == receiver.types
 
 

@@ -40,12 +40,20 @@ class NotFoundError(ReadError):
     """There is no such job, or no such prediction."""
 
 
-class UnavailableError(ReadError):
-    """The API or its database does not answer just now; ask again after `retry_after` seconds."""
+class RetryError(ReadError):
+    """It passes by itself; ask again after `retry_after` seconds."""
 
     def __init__(self, status: int, detail: str, retry_after: float) -> None:
         super().__init__(status, detail)
         self.retry_after = retry_after
+
+
+class UnavailableError(RetryError):
+    """The API's database is away just now."""
+
+
+class TooManyRequestsError(RetryError):
+    """The API is well, and this key has asked more often than it may."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,9 @@ def _body(keys: Sequence[Key], as_of: date | None) -> dict[str, Any]:
     return {"keys": [_parts(key) for key in keys], **_params(as_of)}
 
 
+_RETRY = {503: UnavailableError, 429: TooManyRequestsError}
+
+
 def _checked(answer: httpx.Response) -> dict[str, Any]:
     if answer.is_success:
         document: dict[str, Any] = answer.json()
@@ -222,9 +233,9 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
         detail = str(answer.json().get("detail", detail))
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise NotFoundError(answer.status_code, detail)
-    if answer.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
+    if kind := _RETRY.get(answer.status_code):
         after = answer.headers.get("retry-after", "")
-        raise UnavailableError(answer.status_code, detail, float(after) if after.isdigit() else 1.0)
+        raise kind(answer.status_code, detail, float(after) if after.isdigit() else 1.0)
     raise ReadError(answer.status_code, detail)
 
 

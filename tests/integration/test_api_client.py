@@ -6,7 +6,15 @@ from datetime import date
 import httpx
 import pytest
 
-from batchpred.client import AsyncClient, Client, NotFoundError, ReadError, UnavailableError
+from batchpred.client import (
+    AsyncClient,
+    Client,
+    NotFoundError,
+    ReadError,
+    RetryError,
+    TooManyRequestsError,
+    UnavailableError,
+)
 
 ODD = ["a/b", "..", ".", "ü %?#", "history"]
 
@@ -53,11 +61,12 @@ def test_faults_are_told_apart(url):
                 client.get(job, key)
         with pytest.raises(ReadError, match="422: key part id is of type integer"):
             client.get("churn", "x")
-    away = httpx.MockTransport(lambda _: httpx.Response(503, headers={"Retry-After": "2"}))
-    with Client(url, transport=away) as client:
-        with pytest.raises(UnavailableError) as caught:
-            client.get("churn", 1)
-    assert (503, 2.0) == (caught.value.status, caught.value.retry_after)
+    for status, kind in ((503, UnavailableError), (429, TooManyRequestsError)):
+        later = httpx.Response(status, headers={"Retry-After": "2"})
+        with Client(url, transport=httpx.MockTransport(lambda _, answer=later: answer)) as client:
+            with pytest.raises(RetryError) as caught:
+                client.get("churn", 1)
+        assert (kind, status, 2.0) == (type(caught.value), caught.value.status, caught.value.retry_after)
 
 
 def test_the_async_client_reads_the_same(url):

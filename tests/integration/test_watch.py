@@ -20,10 +20,21 @@ def impatient(monkeypatch):
         monkeypatch.setattr(watch, name, seconds)
 
 
-def test_a_statement_that_takes_long_is_left_alone(database):
-    """Silence is no fault where the server says that it is at work."""
+def test_a_statement_that_takes_long_is_left_alone(database, monkeypatch):
+    """Silence is no fault where the server says that it is at work: it was asked, said so, and the answer comes."""
+    before, said, is_at_work = watch.given_up(), [], watch._is_at_work
+
+    def asked(*session):
+        said.append((session, is_at_work(*session)))
+        return said[-1][1]
+
+    monkeypatch.setattr(watch, "_is_at_work", asked)
     with watch.kept(), database.connect(purpose="test") as connection:
-        connection.execute("SELECT pg_sleep(1)")
+        session = (database, connection.info.backend_pid)
+        answer = connection.execute("SELECT 'late' AS answer FROM pg_sleep(2)").fetchall()
+    assert [{"answer": "late"}] == answer
+    assert (session, True) in said
+    assert before == watch.given_up()
 
 
 def test_a_source_that_takes_long_is_left_alone(database):

@@ -38,7 +38,7 @@ def main(spec):
     points.watch()
     if "lease" in spec:
         runs.LEASE = timedelta(seconds=spec["lease"])
-        database._IDLE_IN_TRANSACTION_MS = int(1000 * spec["lease"])
+        database._IDLE_IN_TRANSACTION = f"{int(1000 * spec['lease'])}ms"
     if "silence" in spec:
         watch.SILENCE, watch.LOOK_EVERY = spec["silence"], spec["silence"] / 5
     if spec.get("mutant"):

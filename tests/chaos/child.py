@@ -87,7 +87,9 @@ class Points:
 
         def watched_execute(cursor, query, *values, **options):
             connection = cursor.connection
-            idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+            # Behind a pooler a statement goes out in a pipeline with the one that settles its transaction.
+            status = connection.pgconn.transaction_status
+            idle = status == pq.TransactionStatus.IDLE or connection.pgconn.pipeline_status
             label = _first_word(query, connection)
             if not (idle and connection.autocommit and label in _WRITES):
                 return execute(cursor, query, *values, **options)

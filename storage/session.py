@@ -90,14 +90,13 @@ class Session(psycopg.Connection[Row]):
     ) -> Iterator[psycopg.Transaction]:
         """Do the block in a transaction, or in a savepoint of the one that is open, as the driver does."""
         begins = self.is_lent and self.pgconn.transaction_status == TransactionStatus.IDLE
-        with super().transaction(savepoint_name, force_rollback) as transaction:
-            if not begins:
+        try:
+            with super().transaction(savepoint_name, force_rollback) as transaction:
+                if begins:
+                    self._lent_pid = self._settled()
                 yield transaction
-                return
-            self._lent_pid = self._settled()
-            try:
-                yield transaction
-            finally:
+        finally:
+            if begins:  # not before the COMMIT is answered: it is the reply that may never come
                 self._lent_pid = 0
 
 

@@ -37,7 +37,9 @@ SELECT oid::bigint AS oid, typname FROM pg_type WHERE oid = ANY(%(oids)s);
 SELECT pg_backend_pid(),
        EXISTS (SELECT FROM pg_stat_activity WHERE pid = %(pid)s::int),
        EXISTS (SELECT FROM pg_stat_activity
-                WHERE pid = %(pid)s::int AND state IN ('active', 'fastpath function call')
+                -- Behind a pooler the session may be the very one that asks: then it is at work for us no more.
+                WHERE pid = %(pid)s::int AND pid <> pg_backend_pid()
+                  AND state IN ('active', 'fastpath function call')
                   AND wait_event_type IS DISTINCT FROM 'Client');
 
 -- name: own_session

@@ -179,10 +179,26 @@ def test_what_stands_in_between_is_said(pooled):
     assert "batchpred_writer" == findings["writes as"].found
 
 
-def test_a_server_that_falls_silent_behind_a_pooler_is_given_up(login, monkeypatch):
-    """A statement that takes long is left alone; a server that says nothing any more is not."""
+@pytest.fixture
+def impatient(monkeypatch):
+    """Half a second of silence is enough, and a look has half a second."""
     for name, seconds in {"SILENCE": 0.5, "LOOK_EVERY": 0.1, "ANSWER": 0.5}.items():
         monkeypatch.setattr(watch, name, seconds)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_commit_whose_reply_never_comes_is_given_up(bouncer):
+    """Between us and the pooler, too: the session that did it is known until it has answered."""
+    with Proxy(bouncer.address, 0, "mute") as network:
+        pooled = Database.at(network.address)
+        with watch.kept(), pooled.connect(purpose="test", as_writer=True) as connection:
+            with pytest.raises(psycopg.OperationalError), connection.transaction():
+                connection.execute("SELECT 1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_falls_silent_behind_a_pooler_is_given_up(login):
+    """A statement that takes long is left alone; a server that says nothing any more is not."""
     with Proxy(login, None, "silence") as network, bouncing(network.address, SIZE) as bouncer:
         pooled = Database.at(bouncer.address)
         with watch.kept(), pooled.connect(purpose="test", as_writer=True) as connection:

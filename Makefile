@@ -31,8 +31,8 @@ types: $(READY)  ## Check the types
 imports: $(READY)  ## Check who may import whom
 	$(BIN)/lint-imports
 
-chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED=)
-	@$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED))
+chaos: $(READY)  ## Hurt N runs in every way there is and compare with a clean one (N= SEED= POOLER=1: through PgBouncer)
+	@$(BIN)/python -m tests.chaos.campaign -n $(or $(N),200) $(if $(SEED),--seed $(SEED)) $(if $(POOLER),--pooler)
 
 chaos-readers: $(READY)  ## Publish and roll back N times while readers look on, and time their longest looks (N=)
 	@$(BIN)/python -m tests.chaos.readers -n $(or $(N),20)

@@ -86,10 +86,12 @@ def _database(database: Database) -> list[Finding]:
             "SELECT current_user AS me, current_setting('server_version') AS version"
         ).fetchone()
         roles = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'batchpred%'").fetchall()
+        pooler = ", through a pooler: sessions are settled in each transaction" if connection.is_lent else ""
     assert row is not None  # noqa: S101  # a SELECT without FROM gives one row
+    version = row["version"].split()[0]
     names = sorted(role["rolname"] for role in roles)
     return [
-        Finding("database", ok=True, found=f"{database.place}, PostgreSQL {row['version'].split()[0]}"),
+        Finding("database", ok=True, found=f"{database.place}, PostgreSQL {version}{pooler}"),
         Finding("writes as", ok=True, found=row["me"]),
         Finding("roles", ok=True, found=", ".join(names) or "none (optional: batchpred db grants)"),
     ]

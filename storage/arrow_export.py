@@ -82,14 +82,17 @@ def _batches(database: Database, connection: Connection, job: ServedJob, run_id:
 
     moment = connection.execute(load("reads")["export_snapshot"]).fetchone()
     assert moment is not None  # noqa: S101  # a function call gives one row
-    role = f" -c role={moment['reader']}" if moment["reader"] == "batchpred_api" else ""
-    options = f"-c default_transaction_read_only=on -c timezone=UTC -c statement_timeout=10min{role}"
-    address = conninfo.make_conninfo(database.url, application_name="batchpred export", options=options)
+    address = conninfo.make_conninfo(database.url, application_name="batchpred export")
     with ExitStack() as stack:
         stream = stack.enter_context(dbapi.connect(address, autocommit=True))
         cursor = stack.enter_context(stream.cursor())
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # The snapshot before any query; and all for this transaction alone, since a pooler may stand in between.
         cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment['snapshot']}'")
+        cursor.execute("SET LOCAL timezone = 'UTC'")
+        cursor.execute("SET LOCAL statement_timeout = '10min'")
+        if moment["reader"] == "batchpred_api":
+            cursor.execute("SET LOCAL ROLE batchpred_api")
         cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)})
         cursor.execute(rows_of(job, run_id).as_string())
         yield cursor.fetch_record_batch()

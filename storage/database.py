@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from storage import watch
 from storage.errors import ConfigurationError, StorageError
-from storage.queries import load
+from storage.session import AsyncSession, Row, Session, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import TypeAlias
 
-Row: TypeAlias = "dict[str, Any]"
-Connection: TypeAlias = "psycopg.Connection[Row]"
+Connection: TypeAlias = Session
+
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseAddressError",
+    "DatabaseError",
+    "DatabaseUnreachableError",
+    "Row",
+]
 
 _POOL_PATIENCE_SECONDS = 2.0
 
@@ -29,10 +38,19 @@ _SCHEMES = re.compile(r"^(postgres|postgresql)(\+psycopg)?://")
 
 # A runner that froze between its last statement and COMMIT must not hold the claim's row for ever: the
 # server ends it, and the next runner takes over.
-_IDLE_IN_TRANSACTION_MS = 15_000
+_IDLE_IN_TRANSACTION = "15s"
 # A writer waits for no lock for ever. Longer than what it may wait for in good order: a frozen runner's open
 # transaction, which ends after the time above.
-_WRITER_LOCK_TIMEOUT_MS = 30_000
+_WRITER_LOCK_TIMEOUT = "30s"
+# By this the server notices that a writer is gone: while a statement works, and while it waits for the next rows.
+# Behind a pooler the second is between that and the server, and the pooler's own matter.
+_LOST_CLIENT = {
+    "client_connection_check_interval": "2s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "30s",
+}
 # A peer that vanished without a word (a cable, a machine) is noticed on either side within half a minute:
 # without these a frozen or cut-off runner kept its locks for over 200 s.
 _KEEPALIVES = {
@@ -41,6 +59,8 @@ _KEEPALIVES = {
     "keepalives_count": "4",
     "tcp_user_timeout": "30000",
 }
+# A session's transactions to come, and, where only this one is ours, this one.
+_READ_ONLY = {"default_transaction_read_only": "on", "transaction_read_only": "on"}
 
 
 class DatabaseAddressError(ConfigurationError):
@@ -103,24 +123,33 @@ class Database:
         database = parts.get("dbname") or user
         return f"{user}{'@' if user else ''}{host}:{parts.get('port') or 5432}/{database}"
 
-    def connect(self, *, purpose: str, as_writer: bool = False) -> Connection:
+    def connect(
+        self,
+        *,
+        purpose: str,
+        as_writer: bool = False,
+        read_only: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> Connection:
         """Open a connection in autocommit: every transaction is an explicit `with conn.transaction()`.
 
         `purpose` shows in pg_stat_activity. `as_writer` drops to the role batchpred_writer where it exists
         and this user may, so that what a run creates has one owner and the run has no right it needs not.
-        A writer's session ends by itself where its client is gone. Raises DatabaseUnreachableError.
+        A writer's session ends by itself where its client is gone. `settings` are the server's, by name; they hold
+        behind a pooler, too. Raises DatabaseUnreachableError.
         """
-        options = [f"idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"]
+        values = {"idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION}
         if as_writer:
-            options.append(f"lock_timeout={_WRITER_LOCK_TIMEOUT_MS}")
+            values |= {"lock_timeout": _WRITER_LOCK_TIMEOUT, **_LOST_CLIENT}
+        if read_only:
+            values |= _READ_ONLY
         try:
-            connection: Connection = psycopg.connect(
+            connection = Session.connect(
                 self.url,
                 autocommit=True,
                 row_factory=dict_row,
-                # Statements prepared in one server session are unknown in the next: poolers switch them.
                 prepare_threshold=None,
-                **self.session(purpose, *options),
+                **self.session(purpose),
             )
         except psycopg.OperationalError as error:
             raise DatabaseUnreachableError(
@@ -128,25 +157,31 @@ class Database:
                 "check that PostgreSQL runs there and that BATCHPRED_DATABASE_URL is right (batchpred doctor)"
             ) from None
         watch.note(connection, self)
-        if as_writer:
-            with self.errors("taking the writer's role"):
-                _become_writer(connection)
+        with self.errors("beginning a session"):
+            connection.settle(
+                Settings("batchpred_writer" if as_writer else None, {**values, **(settings or {})})
+            )
         return connection
 
     def session(self, purpose: str, *options: str) -> dict[str, Any]:
-        """Return what every session of ours is opened with: name, encoding, zone, and server options `name=value`.
+        """Return what every session of ours is opened with: name, encoding, and how long a silent peer is borne.
 
-        Options in the address itself, such as a search_path, stay: ours follow them.
+        With server options `name=value`, those and the zone, too: for a driver other than ours, and for no pooler,
+        which refuses them. Options in the address itself, such as a search_path, stay: ours follow them.
         """
-        own = conninfo.conninfo_to_dict(self.url).get("options")
-        said = [str(own)] if own else []
-        return {
+        settings = {
             "application_name": f"batchpred {purpose}",
             "client_encoding": "UTF8",
             "connect_timeout": "10",
             **_KEEPALIVES,
-            "options": " ".join([*said, *(f"-c {option}" for option in ("timezone=UTC", *options))]),
         }
+        if options:
+            own = conninfo.conninfo_to_dict(self.url).get("options")
+            said = [str(own)] if own else []
+            settings["options"] = " ".join(
+                [*said, *(f"-c {option}" for option in ("timezone=UTC", *options))]
+            )
+        return settings
 
     def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:
         """Make a pool of at most `size` reading connections; it is opened by the caller, in the background.
@@ -156,9 +191,9 @@ class Database:
         """
         return ConnectionPool(
             self.url,
-            connection_class=psycopg.Connection[Row],
-            kwargs={"row_factory": dict_row, **self.reader_settings(purpose, statement_timeout_ms)},
-            configure=_become_reader,
+            connection_class=Session,
+            kwargs={"row_factory": dict_row, **self._reading(purpose)},
+            configure=partial(_become_reader, settings=_reader(statement_timeout_ms)),
             min_size=1,
             max_size=size,
             check=ConnectionPool.check_connection,
@@ -168,33 +203,22 @@ class Database:
             open=False,
         )
 
-    def reader_settings(self, purpose: str, statement_timeout_ms: int) -> dict[str, Any]:
-        """Return how a connection that only reads is made."""
-        options = (
-            "default_transaction_read_only=on",
-            f"statement_timeout={statement_timeout_ms}",
-            f"idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}",
-        )
+    def _reading(self, purpose: str) -> dict[str, Any]:
         quick = {"connect_timeout": "3", "tcp_user_timeout": "5000"}
-        return {"autocommit": True, "prepare_threshold": None, **self.session(purpose, *options), **quick}
+        return {"autocommit": True, "prepare_threshold": None, **self.session(purpose), **quick}
 
-    async def reader(self, *, purpose: str, statement_timeout_ms: int) -> psycopg.AsyncConnection[Any]:
+    async def reader(self, *, purpose: str, statement_timeout_ms: int) -> AsyncSession:
         """Open one reading connection for the event loop, as the role batchpred_api where this user may take it.
 
         Its plans are made once for a statement: it runs few statements, many times.
 
         Raises DatabaseUnreachableError.
         """
-        settings = self.reader_settings(purpose, statement_timeout_ms)
         # With None the driver prepares nothing, not even what is asked for with prepare=True.
-        settings["prepare_threshold"] = 0
-        settings["options"] += " -c plan_cache_mode=force_generic_plan"
+        arguments = {**self._reading(purpose), "prepare_threshold": 0}
         try:
-            connection = await psycopg.AsyncConnection.connect(self.url, **settings)
-            role = await (await connection.execute(load("reads")["api_role"])).fetchone()
-            if role:
-                with suppress(psycopg.errors.InsufficientPrivilege):
-                    await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role[0])))
+            connection = await AsyncSession.connect(self.url, **arguments)
+            await connection.settle(_reader(statement_timeout_ms, plan_cache_mode="force_generic_plan"))
         except psycopg.OperationalError as error:
             raise DatabaseUnreachableError(
                 f"cannot connect to {self.place}: {self.redact(_reason(error))}"
@@ -231,21 +255,18 @@ class Database:
         return text.replace(str(password), "***") if password else text
 
 
-def _become_reader(connection: Connection) -> None:
+def _reader(statement_timeout_ms: int, **more: str) -> Settings:
+    values = {
+        "statement_timeout": str(statement_timeout_ms),
+        "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
+    }
+    return Settings("batchpred_api", {**values, **_READ_ONLY, **more})
+
+
+def _become_reader(connection: Connection, settings: Settings) -> None:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-    if role := connection.execute(load("reads")["api_role"]).fetchone():
-        # A member without the SET option may not, and then reads as who it is.
-        with suppress(psycopg.errors.InsufficientPrivilege):
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
-
-
-def _become_writer(connection: Connection) -> None:
-    """Let the server notice a lost client, and drop to the writer's role where it exists and may be taken."""
-    with suppress(psycopg.errors.InvalidParameterValue):  # a platform that cannot look for a lost client
-        connection.execute(load("database")["notice_lost_client"])
-    if role := connection.execute(load("database")["writer_role"]).fetchone():
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role["rolname"])))
+    connection.settle(settings)
 
 
 def is_transient(error: psycopg.Error) -> bool:

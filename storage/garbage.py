@@ -7,8 +7,10 @@ or past its retention.
 
 No reader waits. A run that readers still see is first taken from the pointer and dropped by a later call, after
 GRACE: statements that began before are done by then. A partition is detached CONCURRENTLY, which lets readers of
-the job go on; if it has to wait too long it is left half-way, and the next call finishes it. A slot is claimed
-before anything of it is dropped, so a runner at work keeps what it has. The ledger's rows of runs stay.
+the job go on; if it has to wait too long it is left half-way, and the next call finishes it. Behind a pooler,
+which lends no session, it is detached in one try that holds readers up for 200 ms at most, or left for the next
+call. A slot is claimed before anything of it is dropped, so a runner at work keeps what it has. The ledger's rows
+of runs stay.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from psycopg.types.json import Jsonb
 
 from storage import events, moves, runs
 from storage.errors import StorageError
-from storage.predictions import run_table
+from storage.predictions import DDL_LOCK_TIMEOUT, run_table
 from storage.queries import load
 from storage.runs import IntervalHeldError, Slot
 
@@ -154,9 +156,9 @@ def _drop(database: Database, connection: Connection, run: Row) -> bool:
             now = runs.published_run(connection, slot)
             if now is not None and now["run_id"] == run["run_id"]:
                 return False
-            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
             _detach(connection, run)
             with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_LOCK_TIMEOUT))
                 connection.execute(sql.SQL("DROP TABLE {}").format(run_table(run["run_id"])))
                 connection.execute(_SQL["forget_run_quarantine"], {"run_id": run["run_id"]})
                 connection.execute(_SQL["forget_run_chunks"], {"run_id": run["run_id"]})
@@ -168,8 +170,18 @@ def _drop(database: Database, connection: Connection, run: Row) -> bool:
 def _detach(connection: Connection, run: Row) -> None:
     table = run_table(run["run_id"])
     found = connection.execute(_SQL["partition"], {"table": table.as_string()}).fetchone()
-    if found is not None:
-        # A detaching that had to wait too long stays half done, until it is finalized.
-        how = sql.SQL("FINALIZE" if found["is_pending"] else "CONCURRENTLY")
-        parent = sql.Identifier("batchpred_data", run["job"])
-        connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(parent, table, how))
+    if found is None:
+        return
+    # A detaching that had to wait too long stays half done, until it is finalized.
+    how = "FINALIZE" if found["is_pending"] else "" if connection.is_lent else "CONCURRENTLY"
+    parent = sql.Identifier("batchpred_data", run["job"])
+    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(parent, table, sql.SQL(how))
+    if not connection.is_lent:
+        connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+        connection.execute(statement)
+        return
+    # CONCURRENTLY needs a session's setting and no transaction: a pooler lends only transactions. Without it
+    # readers wait as well, so for no longer than for a changed view.
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(DDL_LOCK_TIMEOUT))
+        connection.execute(statement)

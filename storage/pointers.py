@@ -1,8 +1,9 @@
 """Which run is the newest of each job, remembered: told by PostgreSQL at a publish, and looked up besides.
 
 A publish notifies, and what is remembered follows in milliseconds. A notification can be lost with its
-connection, so every CHECK_SECONDS the pointers are read anyway. What was read counts for STALE_SECONDS from the
-moment the reading began; after that it is not trusted, and whoever needs it must ask the database itself.
+connection, and behind a pooler nobody can listen: so every CHECK_SECONDS the pointers are read anyway. What was
+read counts for STALE_SECONDS from the moment the reading began; after that it is not trusted, and whoever needs it
+must ask the database itself.
 """
 
 from __future__ import annotations
@@ -80,10 +81,14 @@ class Pointers:
         )
         try:
             connection.row_factory = dict_row
-            await connection.execute(_SQL["listen"])
+            if not connection.is_lent:
+                await connection.execute(_SQL["listen"])
             while True:
                 async with asyncio.timeout(_SILENT_SECONDS):
                     await self._read(connection)
+                if connection.is_lent:
+                    await asyncio.sleep(CHECK_SECONDS)
+                    continue
                 async for _ in connection.notifies(timeout=CHECK_SECONDS, stop_after=1):
                     pass
         finally:

@@ -37,7 +37,7 @@ _SQL = load("predictions")
 _SETTLE_SECONDS = 1.0
 # ATTACH waits for nobody but another ATTACH; a new column and a changed view wait for the job's readers. No
 # reader is held up for longer than one try, and a run gives up when none has succeeded for so long.
-_DDL_LOCK_TIMEOUT = "200ms"
+DDL_LOCK_TIMEOUT = "200ms"
 _DDL_PATIENCE_SECONDS = 60.0
 
 
@@ -146,7 +146,7 @@ def show(connection: Connection, job: JobTable) -> None:
 
     Raises errors.LockNotAvailable where a changed view has a reader; `patiently` tries again.
     """
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_DDL_LOCK_TIMEOUT))
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(DDL_LOCK_TIMEOUT))
     connection.execute(_SQL["save_job"], _job_values(job))
     views.refresh(connection, job)
 
@@ -156,7 +156,7 @@ def _attach(
 ) -> None:
     with connection.transaction():
         connection.execute(_SQL["lock_job_tables"], {"job": job.name})
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_DDL_LOCK_TIMEOUT))
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(DDL_LOCK_TIMEOUT))
         new = check_columns(connection, job)
         if not columns_of(connection, job.identifier):
             columns = _definitions(job.key, job.outputs)

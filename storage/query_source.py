@@ -133,8 +133,7 @@ class QuerySource:
 
     def is_true(self) -> bool:
         """Run the query as a question: one row of one boolean, NULL and no row being no. Raises SourceError."""
-        with self._session() as connection:
-            connection.execute(sql.SQL("SET statement_timeout = {}").format(_QUESTION_TIMEOUT))
+        with self._session(statement_timeout=_QUESTION_TIMEOUT) as connection:
             cursor = connection.execute(self._bound(connection).encode())
             rows = cursor.fetchmany(2)
         answer = next(iter(rows[0].values())) if rows else None
@@ -191,10 +190,12 @@ class QuerySource:
                     _left_open.append(stack.pop_all())
 
     @contextmanager
-    def _session(self) -> Iterator[Connection]:
-        with self._errors(), self.database.connect(purpose="source") as connection:
-            connection.execute("SET default_transaction_read_only = on")
-            connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+    def _session(self, **settings: str) -> Iterator[Connection]:
+        settings["lock_timeout"] = _LOCK_TIMEOUT
+        with (
+            self._errors(),
+            self.database.connect(purpose="source", read_only=True, settings=settings) as connection,
+        ):
             yield connection
 
     def _bound(self, connection: Connection) -> str:

@@ -82,9 +82,9 @@ def upgrade(database: Database) -> SchemaStatus:
     config = Config()
     # Found beside this package: "package:folder" fails where the install is editable.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    engine = create_engine(
-        "postgresql+psycopg://", creator=partial(psycopg.connect, database.url), poolclass=NullPool
-    )
+    # Nothing prepared: behind a pooler it would stay in a session that is somebody else's afterwards.
+    creator = partial(psycopg.connect, database.url, prepare_threshold=None)
+    engine = create_engine("postgresql+psycopg://", creator=creator, poolclass=NullPool)
     try:
         with engine.begin() as connection:
             # The driver's own execute where the text is plain SQL: SQLAlchemy would look for parameters in it.

@@ -13,8 +13,9 @@ So a connection is given up when all of this holds at once:
 Its socket is shut down, and the one who waits gets an ordinary error of a lost connection. The run reads the state
 and tries again (jobs/run.py); the lease runs out by itself or is recognised as its own.
 
-Behind a pooler a session's number is not the server's: there an unknown session proves nothing. A Unix socket has
-no network to fail, and a system whose kernel does not count the silence (any but Linux) has no watch.
+Behind a pooler the session is known for the length of a transaction (storage/session.py); outside of one an unknown
+session proves nothing. The question may have to wait for a session there, so it has SILENCE seconds. A Unix socket
+has no network to fail, and a system whose kernel does not count the silence (any but Linux) has no watch.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def _keep(done: threading.Event) -> None:
             with suppress(OSError, psycopg.Error):  # it was closed in this very moment
                 _look_at(connection, database)
         for stream in streams:
-            if stream.silent() and not _is_at_work(stream.database, stream.pid) and stream.silent():
+            if stream.silent() and not _is_at_work(stream.database, stream.pid, ANSWER) and stream.silent():
                 _give_up(stream.database)
                 stream.cut()
 
@@ -194,7 +195,8 @@ def _look_at(connection: Connection, database: Database) -> None:
     if not _waits(connection):
         return
     with socket.socket(fileno=os.dup(connection.fileno())) as sock:
-        if not _is_silent(sock) or _is_at_work(database, connection.info.backend_pid):
+        patience = SILENCE if connection.is_lent else ANSWER
+        if not _is_silent(sock) or _is_at_work(database, connection.server_pid, patience):
             return
         # It may have ended, or begun something else, while we asked.
         if _waits(connection) and _is_silent(sock):
@@ -224,13 +226,13 @@ def _is_silent(sock: socket.socket) -> bool:
     return bool(min(sent, received) >= 1000 * SILENCE)
 
 
-def _is_at_work(database: Database, pid: int) -> bool:
+def _is_at_work(database: Database, pid: int, patience: float) -> bool:
     """Ask the server, over a new connection, whether a session is at work, and not waiting for its client."""
     settings = {**database.session("watch"), "connect_timeout": str(max(2, int(ANSWER)))}
     try:
         # Closed, and not left as a `with` of the driver's leaves it: that would wait for a COMMIT.
         with closing(psycopg.connect(database.url, autocommit=True, **settings)) as connection:
-            answer = _ask(connection, _SQL["session_at_work"].replace(b"%(pid)s", b"$1"), pid)
+            answer = _ask(connection, _SQL["session_at_work"].replace(b"%(pid)s", b"$1"), pid, patience)
             if answer is None:
                 return False
             real_pid, known, working = answer
@@ -240,11 +242,13 @@ def _is_at_work(database: Database, pid: int) -> bool:
         return False
 
 
-def _ask(connection: psycopg.Connection[Any], query: bytes, pid: int) -> tuple[int, bool, bool] | None:
-    """Ask for one row of (number, truth, truth), for ANSWER seconds: the driver's own wait has no end."""
+def _ask(
+    connection: psycopg.Connection[Any], query: bytes, pid: int, patience: float
+) -> tuple[int, bool, bool] | None:
+    """Ask for one row of (number, truth, truth), for so many seconds: the driver's own wait has no end."""
     pgconn = connection.pgconn
     pgconn.send_query_params(query, [str(pid).encode()])
-    until = time.monotonic() + ANSWER
+    until = time.monotonic() + patience
     with selectors.DefaultSelector() as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ)
         while pgconn.is_busy():

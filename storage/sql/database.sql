@@ -1,26 +1,24 @@
 -- Statements about the connection itself.
 
--- name: writer_role
--- The role to write as: where it exists and this user may take it.
-SELECT rolname
-  FROM pg_roles
- WHERE rolname = 'batchpred_writer'
-   -- From 16 on one may be a member, as a role's maker is, without the right to become it.
-   AND CASE WHEN current_setting('server_version_num')::int >= 160000
-            THEN pg_has_role(rolname, 'SET')
-            ELSE pg_has_role(rolname, 'MEMBER')
-       END;
+-- name: settle
+-- Settle the session where the login told its number, and else, behind a pooler, this transaction. What comes back
+-- first is the session's number. The time zone is the session's in either case: a pooler keeps it for each client,
+-- and values are shown by it.
+SELECT own.pid, set_config('TimeZone', 'UTC', false), {settings}
+  FROM (SELECT pg_backend_pid() AS pid, pg_backend_pid() <> {login_pid} AS is_lent OFFSET 0) AS own;
 
--- name: notice_lost_client
--- What this server knows of the settings by which a session notices that its client is gone: while a statement
--- works, and while it waits for the client's next rows.
-SELECT set_config(wanted.name, wanted.value, false)
-  FROM (VALUES ('client_connection_check_interval', '2s'),
-               ('tcp_keepalives_idle', '10'),
-               ('tcp_keepalives_interval', '5'),
-               ('tcp_keepalives_count', '4'),
-               ('tcp_user_timeout', '30s')) AS wanted (name, value)
-  JOIN pg_settings USING (name);
+-- name: setting
+set_config({name}, {value}, own.is_lent)
+
+-- name: take_role
+-- The role, where it exists and this user may take it: from 16 on one may be a member, as a role's maker is, without
+-- the right to become it.
+CASE WHEN CASE WHEN current_setting('server_version_num')::int >= 160000
+               THEN pg_has_role(to_regrole({role}), 'SET')
+               ELSE pg_has_role(to_regrole({role}), 'MEMBER')
+          END
+     THEN set_config('role', {role}, own.is_lent)
+END
 
 -- name: schema_version
 -- The newest revision this database has; no row before the first upgrade.
@@ -39,7 +37,9 @@ SELECT oid::bigint AS oid, typname FROM pg_type WHERE oid = ANY(%(oids)s);
 SELECT pg_backend_pid(),
        EXISTS (SELECT FROM pg_stat_activity WHERE pid = %(pid)s::int),
        EXISTS (SELECT FROM pg_stat_activity
-                WHERE pid = %(pid)s::int AND state IN ('active', 'fastpath function call')
+                -- Behind a pooler the session may be the very one that asks: then it is at work for us no more.
+                WHERE pid = %(pid)s::int AND pid <> pg_backend_pid()
+                  AND state IN ('active', 'fastpath function call')
                   AND wait_event_type IS DISTINCT FROM 'Client');
 
 -- name: own_session

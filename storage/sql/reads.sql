@@ -1,12 +1,5 @@
 -- How published predictions are looked up. {identifiers} are quoted by psycopg, never pasted.
 
--- name: api_role
--- The role to read as: where it exists and this user may take it.
-SELECT rolname
-  FROM pg_roles
- WHERE rolname = 'batchpred_api'
-   AND pg_has_role(rolname, 'MEMBER');
-
 -- name: served_job
 -- What is needed to look a key of this job up; no row where no such job has run here.
 SELECT job, description, mode, timezone, interval_unit, key_columns, output_columns, late_after

@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from tests.bouncer import bouncing
 from tests.chaos import faults, outages
 from tests.chaos.server import OwnServer
 from tests.chaos.world import COMMITS, POINTS, World
@@ -167,14 +168,28 @@ def run_campaign(world, number, seed):
 
 
 @contextmanager
-def world_of_its_own(folder):
+def world_of_its_own(folder, *, pooler=False):
     """The world on a server that the campaign starts, or on that of TEST_DATABASE_URL, which nothing is done to."""
     if url := os.environ.get("TEST_DATABASE_URL"):
-        with World(url, folder).built() as world:
+        with _built(World(url, folder), pooler=pooler) as world:
             yield world
         return
-    with OwnServer.running() as server, World(server.url, folder, server).built() as world:
+    with (
+        OwnServer.running() as server,
+        _built(World(server.url, folder, server), pooler=pooler) as world,
+    ):
         yield world
+
+
+@contextmanager
+def _built(world, *, pooler):
+    with ExitStack() as stack:
+        if pooler:
+            # After a server that ended it would not ask the next one for 15 seconds, and refuse everybody.
+            world.bouncer = stack.enter_context(
+                bouncing(world.server_url, 6, more="server_login_retry = 1\n")
+            )
+        yield stack.enter_context(world.built())
 
 
 def main():
@@ -182,6 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--pooler", action="store_true", help="let runners through PgBouncer")
     parser.add_argument(
         "--plan", action="store_true", help="print the trials that would be done, and do nothing"
     )
@@ -193,7 +209,7 @@ def main():
             print(json.dumps({"fault": fault.__name__, **details}))  # noqa: T201
         return
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, world_of_its_own(folder) as world:
+    with tempfile.TemporaryDirectory() as folder, world_of_its_own(folder, pooler=chosen.pooler) as world:
         summary, bad = run_campaign(world, chosen.n, seed)
     for verdict in bad:
         print(f"does not hold: {verdict}", file=sys.stderr)  # noqa: T201

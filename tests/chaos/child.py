@@ -38,7 +38,7 @@ def main(spec):
     points.watch()
     if "lease" in spec:
         runs.LEASE = timedelta(seconds=spec["lease"])
-        database._IDLE_IN_TRANSACTION_MS = int(1000 * spec["lease"])
+        database._IDLE_IN_TRANSACTION = f"{int(1000 * spec['lease'])}ms"
     if "silence" in spec:
         watch.SILENCE, watch.LOOK_EVERY = spec["silence"], spec["silence"] / 5
     if spec.get("mutant"):
@@ -87,7 +87,9 @@ class Points:
 
         def watched_execute(cursor, query, *values, **options):
             connection = cursor.connection
-            idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+            # Behind a pooler a statement goes out in a pipeline with the one that settles its transaction.
+            status = connection.pgconn.transaction_status
+            idle = status == pq.TransactionStatus.IDLE or connection.pgconn.pipeline_status
             label = _first_word(query, connection)
             if not (idle and connection.autocommit and label in _WRITES):
                 return execute(cursor, query, *values, **options)

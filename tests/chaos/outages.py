@@ -104,14 +104,14 @@ def disk_full(trial, verdict, *, kilobytes):
 
 def network_reset(trial, verdict, *, at):
     """Every connection of the runner is reset before the `at`-th COMMIT; it connects again and ends."""
-    with Proxy(trial.url, at, "reset") as network:
+    with Proxy(trial.runners_url, at, "reset") as network:
         left = trial.run(url=network.address)
     _came_through(verdict, network, left, attempts=2)
 
 
 def black_hole(trial, verdict, *, at, seconds):
     """No byte gets through for a while and nobody is told; when it heals the run goes on as if nothing was."""
-    with Proxy(trial.url, at, "silence") as network:
+    with Proxy(trial.runners_url, at, "silence") as network:
         process, result = trial.start(url=network.address)
         network.struck.wait(30)
         process.join(seconds)
@@ -122,14 +122,14 @@ def black_hole(trial, verdict, *, at, seconds):
 
 def lost_commit_reply(trial, verdict, *, at, mutant=None):
     """The `at`-th COMMIT is done on the server, and the network breaks before its reply."""
-    with Proxy(trial.url, at, "lose") as network:
+    with Proxy(trial.runners_url, at, "lose") as network:
         left = trial.run(url=network.address, mutant=mutant)
     _came_through(verdict, network, left, attempts=2)
 
 
 def mute_peer(trial, verdict, *, at):
     """The `at`-th COMMIT is done, and nothing comes any more on a connection that stays open: it is given up."""
-    with Proxy(trial.url, at, "mute") as network:
+    with Proxy(trial.runners_url, at, "mute") as network:
         left = trial.run(url=network.address, silence=SILENCE)
     _came_through(verdict, network, left, attempts=2)
 

@@ -27,7 +27,7 @@ def main(spec):
     logging.getLogger("batchpred").addHandler(logging.NullHandler())
     logging.getLogger("batchpred").propagate = False
     runs.LEASE = timedelta(seconds=spec["lease"])
-    database._IDLE_IN_TRANSACTION_MS = int(1000 * spec["lease"])
+    database._IDLE_IN_TRANSACTION = f"{int(1000 * spec['lease'])}ms"
     jobs.run.RETRY_DELAYS = (0.1, 0.5)
     if spec.get("mutant"):
         MUTANTS[spec["mutant"]]()

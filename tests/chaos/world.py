@@ -94,6 +94,7 @@ class World:
 
     def __init__(self, server_url, folder, server=None):
         self.server_url = server_url
+        self.bouncer = None
         self.server = server  # the campaign's own, which may be hurt too; None where it was handed to us
         self.folder = Path(folder)
         self.job = self.folder / "chaos.job.yaml"
@@ -131,7 +132,8 @@ class World:
 
     def _run_on(self, url, **spec):
         trial = Trial(self, url)
-        left = trial.run(**spec)
+        # Not through a pooler: a session it keeps would keep the database from being cloned.
+        left = trial.run(url=url, **spec)
         if left is None or left["exit_code"]:
             raise AssertionError(f"a run that nothing disturbs failed: {left}")
 
@@ -171,9 +173,15 @@ class Trial:
         self.url = url
         self.afterwards = afterwards
 
+    @property
+    def runners_url(self):
+        """Where runners find the database: through the campaign's pooler where it has one."""
+        bouncer, name = self.world.bouncer, self.url.rpartition("/")[2]
+        return f"{bouncer.address.rpartition('/')[0]}/{name}" if bouncer else self.url
+
     def start(self, **spec):
         """Start a runner and do not wait for it."""
-        return self.world.start({"url": self.url, **spec})
+        return self.world.start({"url": self.runners_url, **spec})
 
     def run(self, **spec):
         """Run to the end and return what the runner reported; None where it was killed."""

@@ -24,7 +24,7 @@ def test_a_writers_session_ends_by_itself_when_its_client_is_gone(database):
 
 def test_a_holder_frozen_between_its_fence_and_its_commit_is_ended(database, monkeypatch):
     """The open transaction of a frozen holder keeps the claim's row locked until the server ends it."""
-    monkeypatch.setattr(storage_database, "_IDLE_IN_TRANSACTION_MS", 300)
+    monkeypatch.setattr(storage_database, "_IDLE_IN_TRANSACTION", "300ms")
     with database.connect(purpose="frozen", as_writer=True) as frozen:
         with runs.claim(database, frozen, SLOT) as held:
             frozen.execute("BEGIN")
@@ -42,7 +42,7 @@ def test_a_holder_frozen_between_its_fence_and_its_commit_is_ended(database, mon
 
 def test_a_claim_that_stays_locked_is_held(database, monkeypatch):
     """A claimer does not wait for ever for another's transaction: the interval is held, says exit code 4."""
-    monkeypatch.setattr(storage_database, "_WRITER_LOCK_TIMEOUT_MS", 200)
+    monkeypatch.setattr(storage_database, "_WRITER_LOCK_TIMEOUT", "200ms")
     with (
         database.connect(purpose="first", as_writer=True) as first,
         runs.claim(database, first, SLOT) as held,

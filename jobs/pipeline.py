@@ -28,7 +28,10 @@ _CANCEL_SECONDS = 0.5
 
 
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty."""
+    """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty.
+
+    Each column of a table lies in one piece.
+    """
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
@@ -36,13 +39,13 @@ def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa
         while count + rest.num_rows >= rows:
             waiting.append(rest.slice(0, rows - count))
             rest = rest.slice(rows - count)
-            yield pa.Table.from_batches(waiting)
+            yield pa.Table.from_batches(waiting).combine_chunks()
             waiting, count = [], 0
         if rest.num_rows:
             waiting.append(rest)
             count += rest.num_rows
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def flow(

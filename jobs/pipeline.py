@@ -54,6 +54,7 @@ def flow(
     write: Callable[[Scored], None],
     *,
     cancel_read: Callable[[], None],
+    meanwhile: Callable[[], object] = lambda: None,
     told_to: Callable[[Callable[[BaseException], None]], AbstractContextManager[None]] = lambda _: (
         nullcontext()
     ),
@@ -61,7 +62,8 @@ def flow(
     """Take every chunk through the three stages, in order; return when the last one is written.
 
     `cancel_read` makes a read under way in the other thread return; it is called only when the flow stops
-    early. `told_to` is given what stops the flow from outside, with the error that says why. Raises the first
+    early. `meanwhile` is done while the first chunk is read. `told_to` is given what stops the flow from outside,
+    with the error that says why. Raises the first
     error of any stage, or KeyboardInterrupt, once all three have stopped.
     """
     stop = _Stop()
@@ -86,6 +88,7 @@ def flow(
     def all_stages() -> None:
         for thread in threads:
             thread.start()
+        meanwhile()
         scoring()
         for thread in threads:
             thread.join()

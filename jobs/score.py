@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.arrays import arrow_of, nulls_in, numpy_of, whole
 from jobs.model import Quarantined, Scored
@@ -98,8 +97,7 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
             outside = (days < _DAYS[0]) | (days > _DAYS[1])
             faults.append((np.flatnonzero(outside), "lies outside the years 1 to 9999"))
         if column.type == "text":
-            long = numpy_of(pc.binary_length(values)) > _MAX_KEY_BYTES
-            faults.append((np.flatnonzero(long), f"is longer than {_MAX_KEY_BYTES} bytes"))
+            faults.append((_longer(values, _MAX_KEY_BYTES), f"is longer than {_MAX_KEY_BYTES} bytes"))
             faults.append((_with_nul(values), "holds a NUL character, which text cannot"))
         for bad, what in faults:
             for row in bad.tolist():
@@ -136,8 +134,20 @@ def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[NDArray[np.boo
     return kept, [Quarantined(int(scored.rows[place]), reason) for place, reason in sorted(reasons.items())]
 
 
+# pyarrow.compute is imported here, not above: jobs/rows.py sees to it while PostgreSQL sorts the first rows.
+
+
+def _longer(values: pa.StringArray, most: int) -> NDArray[Any]:
+    """The places of the texts of more bytes."""
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(numpy_of(pc.binary_length(values)) > most)
+
+
 def _with_nul(values: pa.StringArray) -> NDArray[Any]:
     """The places of the texts that hold a NUL character."""
+    import pyarrow.compute as pc
+
     return numpy_of(pc.indices_nonzero(pc.match_substring(values, "\0")))
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo, sql
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
 
 from storage import watch
 from storage.errors import ConfigurationError, StorageError
@@ -19,6 +18,8 @@ from storage.queries import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
+
+    from psycopg_pool import ConnectionPool
 
 Row: TypeAlias = "dict[str, Any]"
 Connection: TypeAlias = "psycopg.Connection[Row]"
@@ -154,6 +155,8 @@ class Database:
         A connection is looked at before it is handed out, so the pool recovers by itself from a restart. Its
         transactions are repeatable-read and read-only, as the role batchpred_api where this user may take it.
         """
+        from psycopg_pool import ConnectionPool  # commands other than `serve` have no pool
+
         return ConnectionPool(
             self.url,
             connection_class=psycopg.Connection[Row],

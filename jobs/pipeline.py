@@ -63,8 +63,8 @@ def flow(
 
     `cancel_read` makes a read under way in the other thread return; it is called only when the flow stops
     early. `meanwhile` is done while the first chunk is read. `told_to` is given what stops the flow from outside,
-    with the error that says why. Raises the first
-    error of any stage, or KeyboardInterrupt, once all three have stopped.
+    with the error that says why. Raises the first error of any stage, or KeyboardInterrupt, once all three have
+    stopped.
     """
     stop = _Stop()
     to_score: _Queue[Read] = _Queue(_QUEUE_CHUNKS, stop)

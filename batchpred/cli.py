@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -229,6 +230,9 @@ def main() -> NoReturn:
         console.print_error(message)
     if code == 130:
         console.print_error("interrupted; what was published before stays, and the next run takes over")
+    # Python searches all objects for unreachable ones once more before it ends, which finds nothing worth its time
+    # (after a run's imports 0.15 of 0.18 s): files, connections and threads are closed where they are used.
+    gc.freeze()
     sys.exit(code)
 
 

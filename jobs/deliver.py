@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobs import news, senders
+from jobs import news
 from storage import deliveries
 from storage.errors import BatchpredError
 
@@ -125,6 +125,8 @@ def _deliver_to(database: Database, job: str, target: Target, until: float) -> N
 
 def attempt(target: Target, delivery: deliveries.Delivery) -> str | None:
     """Send one message; return why it did not get there, or None."""
+    from jobs import senders  # most runs send nothing, and start sooner without HTTP and mail
+
     about = {
         "job": delivery.job,
         "kind": delivery.kind,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.arrays import arrow_of, nulls_in, numpy_of, whole
 from jobs.errors import ModelError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def values_of(
     column: pa.Array | pa.ChunkedArray, feature: FeatureColumn, faults: dict[int, str]
 ) -> NDArray[Any] | _Text:
     """The column as [N] of the input's dtype, uncopied where Arrow has it so; bad rows go to `faults`."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = whole(column)
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     if feature.dtype.startswith("float"):
@@ -67,13 +68,11 @@ def values_of(
         array = array.cast(pa.string() if feature.dtype == "string" else pa.from_numpy_dtype(feature.dtype))
     if array.null_count:
         reason = f"{feature.column} is NULL and {_input(feature)} takes no NULL"
-        for row in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)):
+        for row in np.flatnonzero(nulls_in(array)):
             faults.setdefault(int(row), reason)
     if feature.dtype == "string":
         return _strings(array, feature, faults)
-    if array.null_count:
-        array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-    values = array.to_numpy(zero_copy_only=False)
+    values = numpy_of(array, null=0)
     return values if feature.dtype == "bool" else _integers(values, feature, faults)
 
 
@@ -82,7 +81,7 @@ def _floats(array: pa.Array, feature: FeatureColumn, faults: dict[int, str]) -> 
         array = array.cast(pa.uint8())
     elif not pa.types.is_floating(array.type) and not pa.types.is_integer(array.type):
         array = array.cast(pa.float64())
-    values = array.to_numpy(zero_copy_only=False)  # NULL becomes NaN
+    values = numpy_of(array)
     with np.errstate(over="ignore"):
         converted: NDArray[Any] = values.astype(feature.dtype, copy=False)
     for row in np.flatnonzero(np.isinf(converted)):
@@ -147,7 +146,7 @@ class _Text:
         if isinstance(chosen, slice):
             part = self._array.slice(chosen.start, chosen.stop - chosen.start)
         else:
-            part = self._array.take(pa.array(chosen))
+            part = self._array.take(arrow_of(chosen))
         values: NDArray[Any] = part.to_numpy(zero_copy_only=False)
         return values
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.arrays import arrow_of
 from jobs.errors import ModelError
 
 if TYPE_CHECKING:
@@ -98,12 +99,12 @@ def joined(
 def _arrow(column: NDArray[Any], output: OutputColumn) -> pa.Array:
     """[N] as it is, [N, D] as lists of D values; a float16 vector as float32, which PostgreSQL has."""
     if not output.is_vector:
-        return pa.array(
-            column, type=pa.string() if output.dtype == "string" else pa.from_numpy_dtype(output.dtype)
-        )
+        if output.dtype == "string":
+            return pa.array(column, type=pa.string())
+        return arrow_of(column.astype(output.dtype, copy=False))
     dtype = "float32" if output.dtype == "float16" else output.dtype
     rows, width = column.shape if column.ndim == 2 else (0, 0)
     if rows * width > np.iinfo(np.int32).max:
         raise ModelError(f"a chunk has {rows} vectors of {width}: too many for one column; lower chunk_rows")
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(width))
-    return pa.ListArray.from_arrays(offsets, pa.array(column.astype(dtype, copy=False).ravel()))
+    offsets = arrow_of(np.arange(rows + 1, dtype=np.int32) * np.int32(width))
+    return pa.ListArray.from_arrays(offsets, arrow_of(column.astype(dtype, copy=False).ravel()))

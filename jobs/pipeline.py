@@ -28,7 +28,10 @@ _CANCEL_SECONDS = 0.5
 
 
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty."""
+    """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty.
+
+    Each column of a table lies in one piece.
+    """
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
@@ -36,13 +39,13 @@ def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa
         while count + rest.num_rows >= rows:
             waiting.append(rest.slice(0, rows - count))
             rest = rest.slice(rows - count)
-            yield pa.Table.from_batches(waiting)
+            yield pa.Table.from_batches(waiting).combine_chunks()
             waiting, count = [], 0
         if rest.num_rows:
             waiting.append(rest)
             count += rest.num_rows
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def flow(
@@ -51,6 +54,7 @@ def flow(
     write: Callable[[Scored], None],
     *,
     cancel_read: Callable[[], None],
+    meanwhile: Callable[[], object] = lambda: None,
     told_to: Callable[[Callable[[BaseException], None]], AbstractContextManager[None]] = lambda _: (
         nullcontext()
     ),
@@ -58,8 +62,9 @@ def flow(
     """Take every chunk through the three stages, in order; return when the last one is written.
 
     `cancel_read` makes a read under way in the other thread return; it is called only when the flow stops
-    early. `told_to` is given what stops the flow from outside, with the error that says why. Raises the first
-    error of any stage, or KeyboardInterrupt, once all three have stopped.
+    early. `meanwhile` is done while the first chunk is read. `told_to` is given what stops the flow from outside,
+    with the error that says why. Raises the first error of any stage, or KeyboardInterrupt, once all three have
+    stopped.
     """
     stop = _Stop()
     to_score: _Queue[Read] = _Queue(_QUEUE_CHUNKS, stop)
@@ -83,6 +88,7 @@ def flow(
     def all_stages() -> None:
         for thread in threads:
             thread.start()
+        meanwhile()
         scoring()
         for thread in threads:
             thread.join()

@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.arrays import nulls_in, numpy_of, whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -90,30 +92,36 @@ class Resumption:
 def digest_of(rows: pa.Table) -> str:
     """Return the sha256 of a table's names, types and values, however its buffers are cut.
 
-    Measured: 0.2 s for a million rows of 21 numbers, in chunks of 100,000.
+    Of a million rows of 21 numbers it takes what sha256 takes for their 168 MB; with the processor's own
+    instructions for it that was the quickest of the hashes that serve (BLAKE2b half as quick, SHA-512 three
+    quarters).
     """
     digest = hashlib.sha256(str(rows.schema.remove_metadata()).encode())
     digest.update(rows.num_rows.to_bytes(8, "little"))
     for column in rows.columns:
-        for part in _buffers(column.combine_chunks()):
+        for part in _buffers(whole(column)):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
     return digest.hexdigest()
 
 
-def _buffers(values: Any) -> Iterator[bytes | memoryview]:
+def _buffers(array: pa.Array) -> Iterator[bytes | memoryview | pa.Buffer]:
     """The bytes that say what an array holds; what lies under a NULL or outside a slice is not among them."""
-    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if pa.types.is_date32(array.type):
-        array = array.cast(pa.int32())
+        array = array.view(pa.int32())
     if array.null_count:
-        yield np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes()
-        array = array.fill_null("" if pa.types.is_string(array.type) else pa.scalar(0).cast(array.type))
+        yield np.packbits(nulls_in(array)).tobytes()
     if pa.types.is_string(array.type):
+        if array.null_count:
+            array = array.fill_null(_EMPTY)
         _, offsets, data = array.buffers()
         ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
         yield np.diff(ends).tobytes()
         if data is not None and len(array):
             yield memoryview(data)[int(ends[0]) : int(ends[-1])]
     else:
-        yield np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).tobytes()
+        yield pa.py_buffer(np.ascontiguousarray(numpy_of(array, null=0)))
+
+
+# Made of its bytes: of a Python text it would import pandas (jobs/arrays.py).
+_EMPTY = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(bytes(8)), pa.py_buffer(b"")])[0]

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs.checks import ChecksFailedError
-from jobs.file_source import file_source
 from jobs.interval import interval_containing
 from jobs.remote_models import is_remote
 from storage import attempts, registry
@@ -83,6 +82,8 @@ def files_of(job_file: JobFile, interval: Interval) -> str:
     if job_file.job.source.path is None:
         return ""
     try:
+        from jobs.file_source import file_source  # as in jobs/plan.py: a query's run starts without it
+
         return json.dumps(file_source(job_file, interval, {}).inputs())
     except BatchpredError as error:  # its text may differ each time
         return type(error).__name__

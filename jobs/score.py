@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from jobs.arrays import arrow_of, nulls_in, numpy_of, whole
 from jobs.model import Quarantined, Scored
 from jobs.transform import LEFT_OUT, rows_left_out
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from jobs.plan import Plan
     from storage.job_table import Column
@@ -59,8 +61,8 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     given = rows.take(named) if unnamed else rows
     scored = scored_rows(plan, given)
     kept, unwritable = _writable(plan.table.outputs, scored)
-    good = pa.array(scored.rows).filter(kept)
-    columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept).columns]
+    good, kept_rows = arrow_of(scored.rows[kept]), arrow_of(kept)
+    columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept_rows).columns]
     predictions = pa.table(
         [
             values.cast(_ARROW_TYPES[column.type])
@@ -87,19 +89,18 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
     """The rows whose key names nothing: NULL, a date without an end, text that no index can hold."""
     reasons: dict[int, str] = {}
     for column in key:
-        values = rows.column(column.name)
-        faults = [(values.is_null(), "is NULL")] if values.null_count else []
+        values = whole(rows.column(column.name))
+        faults = [(np.flatnonzero(nulls_in(values)), "is NULL")]
         if column.type == "date":
             # 'infinity' arrives as a day count that no calendar has.
-            days = values.cast(pa.int32())
-            outside = pc.or_(pc.less(days, _DAYS[0]), pc.greater(days, _DAYS[1]))
-            faults.append((outside, "lies outside the years 1 to 9999"))
+            days = numpy_of(values.view(pa.int32()))
+            outside = (days < _DAYS[0]) | (days > _DAYS[1])
+            faults.append((np.flatnonzero(outside), "lies outside the years 1 to 9999"))
         if column.type == "text":
-            long = pc.greater(pc.binary_length(values), _MAX_KEY_BYTES)
-            faults.append((long, f"is longer than {_MAX_KEY_BYTES} bytes"))
-            faults.append((pc.match_substring(values, "\0"), "holds a NUL character, which text cannot"))
+            faults.append((_longer(values, _MAX_KEY_BYTES), f"is longer than {_MAX_KEY_BYTES} bytes"))
+            faults.append((_with_nul(values), "holds a NUL character, which text cannot"))
         for bad, what in faults:
-            for row in pc.indices_nonzero(pc.fill_null(bad, fill_value=False)).to_pylist():
+            for row in bad.tolist():
                 reasons.setdefault(row, f"key column {column.name} {what}")
     return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
 
@@ -116,22 +117,38 @@ def scored_rows(plan: Plan, rows: pa.Table) -> Scored:
     return Scored(scored.columns, places[scored.rows], sorted(quarantined, key=lambda each: each.row))
 
 
-def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[pa.BooleanArray, list[Quarantined]]:
+def _writable(outputs: Sequence[Column], scored: Scored) -> tuple[NDArray[np.bool_], list[Quarantined]]:
     """Tell which scored rows PostgreSQL can hold, and set the others aside with the reason."""
-    kept = pa.array(np.ones(len(scored.rows), dtype=bool))
+    kept = np.ones(len(scored.rows), dtype=np.bool_)
     reasons: dict[int, str] = {}
     for column, values in zip(outputs, scored.columns.columns, strict=True):
         if pa.types.is_uint64(values.type):
-            bad, reason = pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())), "does not fit bigint"
+            bad, reason = np.flatnonzero(numpy_of(values) > 2**63 - 1), "does not fit bigint"
         elif pa.types.is_string(values.type):
-            bad, reason = pc.match_substring(values, "\0"), "holds a NUL character, which text cannot"
+            bad, reason = _with_nul(values), "holds a NUL character, which text cannot"
         else:
             continue
-        bad = pc.fill_null(bad, fill_value=False)
-        for place in pc.indices_nonzero(bad).to_pylist():
+        for place in bad.tolist():
             reasons.setdefault(place, f"the model's {column.name} {reason}")
-        kept = pc.and_(kept, pc.invert(bad))
+        kept[bad] = False
     return kept, [Quarantined(int(scored.rows[place]), reason) for place, reason in sorted(reasons.items())]
+
+
+# pyarrow.compute is imported here, not above: jobs/rows.py sees to it while PostgreSQL sorts the first rows.
+
+
+def _longer(values: pa.StringArray, most: int) -> NDArray[Any]:
+    """The places of the texts of more bytes."""
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(numpy_of(pc.binary_length(values)) > most)
+
+
+def _with_nul(values: pa.StringArray) -> NDArray[Any]:
+    """The places of the texts that hold a NUL character."""
+    import pyarrow.compute as pc
+
+    return numpy_of(pc.indices_nonzero(pc.match_substring(values, "\0")))
 
 
 def _set_aside(

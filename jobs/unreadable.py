@@ -7,10 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-
-from storage.files.faults import FAULT
 from storage.runs import ChunkCounts
+from storage.sources import FAULT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +38,7 @@ def set_unreadable_aside(plan: Plan, rows: pa.Table) -> tuple[pa.Table, list[Qua
             {name: values[name] for name in features if name in values} if set(key) & set(values) else values
         )
         aside.append((_key_of(plan, values), fault["reason"], said))
-    return rows.filter(pc.is_null(faults)), aside
+    return rows.filter(faults.is_null()), aside
 
 
 def _key_of(plan: Plan, values: dict[str, Any]) -> dict[str, Any]:

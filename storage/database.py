@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
 
 from storage import watch
 from storage.errors import ConfigurationError, StorageError
@@ -20,6 +19,8 @@ from storage.session import AsyncSession, Row, Session, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import TypeAlias
+
+    from psycopg_pool import ConnectionPool
 
 Connection: TypeAlias = Session
 
@@ -189,6 +190,8 @@ class Database:
         A connection is looked at before it is handed out, so the pool recovers by itself from a restart. Its
         transactions are repeatable-read and read-only, as the role batchpred_api where this user may take it.
         """
+        from psycopg_pool import ConnectionPool  # commands other than `serve` have no pool
+
         return ConnectionPool(
             self.url,
             connection_class=Session,

@@ -35,6 +35,11 @@ KEY_KINDS = {
 }
 
 
+# The column that holds, as JSON, the reason and the values of a row that could not be read; NULL in good rows. No
+# query and no file has a column of this name: it cannot be written in a job file.
+FAULT = '"fault"'
+
+
 class SourceError(StorageError):
     """The source query cannot be read: it is wrong, or gives columns the job cannot use."""
 

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from storage.files.columns import arrow_type
+from storage.sources import FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from storage.sources import SourceColumn
-
-# The column that holds, as JSON, the reason and the values of a row that could not be read; NULL in good rows. No
-# query and no file has a column of this name: it cannot be written in a job file.
-FAULT = '"fault"'
 
 
 @dataclass(frozen=True)

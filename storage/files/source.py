@@ -28,10 +28,10 @@ from storage.files import columns as kinds
 from storage.files import text as texts
 from storage.files.binary import ParquetData, open_binary
 from storage.files.csv_rows import CsvData
-from storage.files.faults import FAULT, Fault, with_faults
+from storage.files.faults import Fault, with_faults
 from storage.files.pattern import FilePathError, Pattern, format_of
 from storage.files.places import DataFile, fault, faults, open_store
-from storage.sources import SourceColumn, SourceError
+from storage.sources import FAULT, SourceColumn, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from batchpred import cli_notify
-from jobs import deliver
+from jobs import deliver, senders
 from storage import deliveries
 from tests.integration.receiver import listening, mailbox
 from tests.integration.told import SECRET, WEBHOOK
@@ -44,7 +44,7 @@ def test_a_dead_receiver_costs_nothing_and_hears_of_it_later(project, receiver, 
 
 def test_a_receiver_that_hangs_is_left_after_a_bounded_time(project, receiver, database, monkeypatch):
     """One that takes the request and never answers delays its process by the patience of a pass at most."""
-    monkeypatch.setattr(deliver.senders, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(senders, "TIMEOUT_SECONDS", 0.5)
     receiver.hang = threading.Event()
     project.break_source()
     began = time.monotonic()

@@ -14,11 +14,10 @@ import pytest
 from pyarrow import fs
 
 from storage.files.columns import TimeSpan
-from storage.files.faults import FAULT
 from storage.files.pattern import parse_path
 from storage.files.places import open_store
 from storage.files.source import FileSource
-from storage.sources import SourceError
+from storage.sources import FAULT, SourceError
 
 
 @pytest.fixture(scope="module")

@@ -39,10 +39,21 @@ def etag(run: ServedRun) -> str:
     return f'"{run.run_id}.{round(run.forgotten_at.timestamp() * 1e6):x}"'
 
 
+def form_etag(tag: str, form: str) -> str:
+    """Return the tag of a whole run in a form of its own, as `csv`, given the one of its pages.
+
+    A weak one: the rows are the same each time, and come as they lie.
+    """
+    return f'W/"{tag.strip(chr(34))}-{form}"'
+
+
 def matches(if_none_match: str | None, tag: str) -> bool:
-    """Say whether a client has this very answer already."""
+    """Say whether a client has this answer already, where there is one: `*` is any."""
     if not if_none_match:
         return False
+    if if_none_match.strip() == "*":
+        return True
+    tag = tag.removeprefix("W/")
     return tag in (each.strip().removeprefix("W/") for each in if_none_match.split(","))
 
 

@@ -131,15 +131,12 @@ def _one(
     key = parse_key(job, parts)
     newest = served.run_to_read(connection, job, None)
     run = _run_read(connection, job, as_of, newest)
-    asked = request.headers.get("if-none-match")
-    if run and answers.matches(asked, answers.etag(run)):
-        return Response(status_code=304, headers=answers.run_headers(run, newest))
     rows = reads.predictions_of(connection, job, [key], run.run_id if run else None)
     if not rows:
         raise reads.PredictionNotFoundError(job, key, f"published {as_of}" if as_of else "current")
     origin = run or _runs_of(connection, job, rows)[rows[0]["run_id"]]
     headers = answers.run_headers(origin, newest)
-    if answers.matches(asked, answers.etag(origin)):
+    if answers.matches(request.headers.get("if-none-match"), answers.etag(origin)):
         return Response(status_code=304, headers=headers)
     document = {"job": job.name, **answers.prediction(job, rows[0]), **answers.origin(origin)}
     return answers.json_response(document, headers)

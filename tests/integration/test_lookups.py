@@ -102,6 +102,7 @@ def test_after_an_error_it_is_closed(database):
         return lane.is_open
 
     async def ended(lane):
+        await ask_lane(lane, b"RESET ROLE")
         with pytest.raises(psycopg.OperationalError):
             await ask_lane(lane, b"SELECT pg_terminate_backend(pg_backend_pid())")
         return lane.is_open

@@ -1,7 +1,7 @@
 """One connection for look-ups, driven by the event loop through libpq: a statement at a time, prepared once.
 
-A coroutine of the driver's takes 150 µs of processor time more for each statement. What is done here is what the
-driver does: send, wait until the socket is readable, take the results until there are no more.
+The driver's coroutines take 100 µs of processor time more for a statement (measured with 8 keys). What is done here is
+what they do: send, wait until the socket is readable, take the results until there are no more.
 
     idle ── ask ──► under way ── all results ──► idle
                         └── an error of any kind, or `close` ──► closed, and never used again
@@ -57,7 +57,11 @@ class Lane:
         `done` is called later, or at once with an error; after an error the lane is closed.
         """
         self._done = done
-        sent = self._transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        try:
+            sent = self._transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        except psycopg.Error as error:
+            self._end(error)
+            return
         formats = list(self._transformer.formats or ())
         name = self._names.get(statement)
         if name is None:

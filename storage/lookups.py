@@ -139,8 +139,10 @@ class Lookups:
             else:
                 # What gathered meanwhile is on its way before these are answered.
                 self._idle.append(lane)
-                self._dispatch()
-                _answer(target, asked, outcome)
+                try:
+                    self._dispatch()
+                finally:
+                    _answer(target, asked, outcome)
 
         def give_up() -> None:
             self._busy.discard(lane)

@@ -1,7 +1,7 @@
 """One connection for look-ups, driven by the event loop through libpq: a statement at a time, prepared once.
 
-The driver's coroutines take 100 µs of processor time more for a statement (measured with 8 keys). What is done here is
-what they do: send, wait until the socket is readable, take the results until there are no more.
+The driver's coroutines take 100 µs of processor time more for a statement (measured with 8 keys). What is done here
+is what they do: send, wait until the socket is readable, take the results until there are no more.
 
     idle ── ask ──► under way ── all results ──► idle
                         └── an error of any kind, or `close` ──► closed, and never used again

@@ -243,7 +243,7 @@ def peer(measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
     try:
         return measure()
     except PEER_FAULTS as error:
-        return {"failed": f"{type(error).__name__}: {error}"}
+        return {"failed": f"{type(error).__name__}: {error}".partition("\n")[0]}
 
 
 def wait_for(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from storage.database import Row
     from storage.served import ServedJob, ServedRun
@@ -39,10 +39,21 @@ def etag(run: ServedRun) -> str:
     return f'"{run.run_id}.{round(run.forgotten_at.timestamp() * 1e6):x}"'
 
 
+def form_etag(tag: str, form: str) -> str:
+    """Return the tag of a whole run in a form of its own, as `csv`, given the one of its pages.
+
+    A weak one: the rows are the same each time, and come as they lie.
+    """
+    return f'W/"{tag.strip(chr(34))}-{form}"'
+
+
 def matches(if_none_match: str | None, tag: str) -> bool:
-    """Say whether a client has this very answer already."""
+    """Say whether a client has this answer already, where there is one: `*` is any."""
     if not if_none_match:
         return False
+    if if_none_match.strip() == "*":
+        return True
+    tag = tag.removeprefix("W/")
     return tag in (each.strip().removeprefix("W/") for each in if_none_match.split(","))
 
 
@@ -106,7 +117,8 @@ class RowWriter:
         hole = "\0"  # no text in PostgreSQL has one
         first, *between, last = dumps(document(dict.fromkeys(names, hole))).decode().split(json.dumps(hole))
         self.before, self.behind = first.encode(), last.encode()
-        self._form = "%s".join(["", *(piece.replace("%", "%%") for piece in between), ""])
+        self._form = "%s".join(["", *map(_escaped, between), ""])
+        self._whole = _escaped(first) + self._form + _escaped(last)
         self._width = len(names)
 
     def values(self, row: Sequence[Any]) -> bytes:
@@ -114,11 +126,28 @@ class RowWriter:
         texts = [_WRITERS.get(type(value), _any_text)(value) for value in row[: self._width]]
         return (self._form % tuple(texts)).encode()
 
+    def documents(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        """Write whole documents with a comma between two; of each column's values at once, 3 times as fast."""
+        columns = [_texts(column) for column in list(zip(*rows, strict=True))[: self._width]]
+        return ",".join([self._whole % texts for texts in zip(*columns, strict=True)]).encode()
+
 
 def prediction_writer(job: ServedJob, run: ServedRun) -> RowWriter:
     """Make what writes the current prediction of a key, from its row: key, outputs, anything more."""
     names = (*job.key_names, *job.output_names)
     return RowWriter(names, lambda row: {"job": job.name, **prediction(job, row), **origin(run)})
+
+
+def _escaped(piece: str) -> str:
+    return piece.replace("%", "%%")
+
+
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    """Return what `%s` writes as JSON: numbers as they are, the rest as text."""
+    kinds = set(map(type, column))
+    if kinds <= {int} or (kinds == {float} and all(map(math.isfinite, column))):
+        return column
+    return [_WRITERS.get(type(value), _any_text)(value) for value in column]
 
 
 def _any_text(value: Any) -> str:
@@ -137,17 +166,15 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
 }
 
 
-def several(job: ServedJob, rows: Iterable[Row], runs: dict[int, ServedRun], **more: Any) -> bytes:
+def several(job: ServedJob, rows: Sequence[Sequence[Any]], runs: dict[int, ServedRun], **more: Any) -> bytes:
     """Write the document of several predictions: each names its run, and each run is described once.
 
-    A row has the key, the outputs and run_id, in this order.
+    A row has the key, the outputs and the run's number, in this order.
     """
     names = (*job.key_names, *job.output_names, "run_id")
     writer = RowWriter(names, lambda row: {**prediction(job, row), "run_id": row["run_id"]})
-    before, behind = writer.before, writer.behind
-    written = (b"%b%b%b" % (before, writer.values(tuple(row.values())), behind) for row in rows)
     described = dumps({"job": job.name, "runs": [origin(run) for run in runs.values()]})
-    return b'%b,"predictions":[%b],%b' % (described[:-1], b",".join(written), dumps(more)[1:])
+    return b'%b,"predictions":[%b],%b' % (described[:-1], writer.documents(rows), dumps(more)[1:])
 
 
 def described_run(run: ServedRun) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -47,11 +48,13 @@ def create_app(
     """
     service = Service(database)
     gate = Gate(service.find_key, service.has_keys if keyless else lambda: True)
+    metrics = Metrics(access_log=access_log)
+    parts = Parts(gate, metrics, RequestIds())
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.pool.open()
-        app.state.hot = hot = HotRoute(database, cache_entries=cache_entries)
+        parts.hot = hot = HotRoute(database, cache_entries=cache_entries)
         hot.pointers.start()
         yield
         await hot.close()
@@ -67,11 +70,9 @@ def create_app(
         # A redirect would name http:// and the host that the client says, and take a key there in the clear.
         redirect_slashes=False,
     )
-    app.state.hot = None
     problems.add_to(app)
-    metrics = Metrics(access_log=access_log)
-    app.state.parts = Parts(gate, metrics, RequestIds(), lambda: app.state.hot)
-    app.add_middleware(Edge, parts=app.state.parts)
+    app.state.parts = parts
+    app.add_middleware(Edge, parts=parts)
     if origins:
         # Outermost: a browser asks first whether it may ask, without a key.
         app.add_middleware(
@@ -94,7 +95,7 @@ def create_app(
         tags=["operation"],
     )
     def readyz() -> Response:
-        if app.state.hot is not None and app.state.hot.pointers.are_trusted:
+        if parts.hot is not None and parts.hot.pointers.are_trusted(time.monotonic()):
             return JSONResponse({"status": "ready"})
         return problems.away()
 
@@ -109,9 +110,9 @@ def create_app(
     def metrics_page(request: Request) -> Response:
         if reader_of(request).jobs is not None:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        hot: HotRoute | None = app.state.hot
+        hot = parts.hot
         pointers = hot.known if hot else []
-        page = metrics.page(pointers, ready=bool(hot and hot.pointers.are_trusted))
+        page = metrics.page(pointers, ready=bool(hot and hot.pointers.are_trusted(time.monotonic())))
         return Response(page, media_type=CONTENT_TYPE)
 
     bearer = HTTPBearer(auto_error=False, description="A key made by `batchpred keys create`")

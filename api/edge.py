@@ -7,8 +7,9 @@ import itertools
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
 
@@ -52,24 +53,34 @@ class RequestIds:
     """Every request has an id: the client's own where it is a plain word."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6).encode()
+        self._prefix = b"%b-" % secrets.token_hex(6).encode()
         self._count = itertools.count(1)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Return the id of the request with these headers."""
-        for name, value in headers:
-            if name == b"x-request-id" and _ID.fullmatch(value):
-                return value
-        return b"%s-%x" % (self._prefix, next(self._count))
+        return said_id(headers) or self.new()
+
+    def new(self) -> bytes:
+        """Return the id of a request that has none of its own."""
+        return b"%b%x" % (self._prefix, next(self._count))
 
 
-class Parts(NamedTuple):
+def said_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the id that a client gave its request, where it is a plain word."""
+    for name, value in headers:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return value
+    return None
+
+
+@dataclass
+class Parts:
     """What is done to a request the same way wherever it is answered. `hot` is None until the server started."""
 
     gate: Gate
     metrics: Metrics
     ids: RequestIds
-    hot: Callable[[], HotRoute | None]
+    hot: HotRoute | None = None
 
 
 class Edge:
@@ -77,14 +88,14 @@ class Edge:
 
     def __init__(self, app: ASGIApp, parts: Parts) -> None:
         self._app = app
-        self._gate, self._metrics, self._ids, self._hot = parts
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = self._ids.of(scope["headers"])
+        request_id = self._parts.ids.of(scope["headers"])
         scope["batchpred.request_id"] = request_id
         more = [*SECURITY, (b"x-request-id", request_id), DATA_POLICY]
 
@@ -102,9 +113,9 @@ class Edge:
             _refuse(scope)
             if scope["path"].startswith(_GUARDED):
                 if SCOPE not in scope:
-                    token = token_of(scope["headers"])
-                    scope[SCOPE] = self._gate.admit_known(token) or await self._gate.admit(token)
-                route = self._hot()
+                    gate, token = self._parts.gate, token_of(scope["headers"])
+                    scope[SCOPE] = gate.admit_known(token, time.monotonic()) or await gate.admit(token)
+                route = self._parts.hot
                 if route is not None and await route.answer(scope, finish):
                     return
         except RefusedError as refused:
@@ -116,7 +127,7 @@ class Edge:
         else:
             await self._app(scope, _limited(receive), finish)
         finally:
-            self._metrics.record(scope, status, time.perf_counter() - began)
+            self._parts.metrics.record(scope, status, time.perf_counter() - began)
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:

@@ -8,6 +8,7 @@ leaves to the route above, which stays in the OpenAPI document.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope, Send
 
+    from api.plain import Framed
     from storage.database import Database
     from storage.pointers import Pointer
 
@@ -59,8 +61,12 @@ class Served:
         headers = answers.run_headers(self.pointer.run, self.pointer.run)
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self.json_headers = [(b"content-type", b"application/json"), *self.headers]
-        # What api/wire.py writes before a length, with the server's headers it was made for.
-        self.written: tuple[object, bytes, bytes] | None = None
+        # What api/wire.py writes around the values of a row, made anew with the headers.
+        self.framed: Framed | None = None
+
+    def has_parts(self, key: bytes) -> bool:
+        """Say whether a key, as it stands in a path, has as many parts as the job's."""
+        return key.count(b"/") + 1 == self.parts
 
     def parse(self, key: bytes) -> tuple[Any, ...]:
         """Read a key as it stands in a path. Raises KeyFormatError."""
@@ -100,11 +106,8 @@ class HotRoute:
         self._served: dict[bytes, Served] = {}
         self._lookups = Lookups(database)
         self.pointers = Pointers(database, self._read)
-
-    @property
-    def known(self) -> list[Pointer]:
-        """The jobs and their newest runs, as last read."""
-        return [served.pointer for served in self._served.values()]
+        # All jobs and their newest runs, as last read.
+        self.known: list[Pointer] = []
 
     async def close(self) -> None:
         """Stop listening and close the connections."""
@@ -115,28 +118,25 @@ class HotRoute:
         """Take in what was just read; a job whose run or definition changed starts with an empty cache."""
         served = {}
         for name, pointer in pointers.items():
+            if pointer.job.mode != "snapshot":  # there a run does not have all keys
+                continue
             known = self._served.get(name.encode())
             if known is None or known.pointer != pointer:
                 known = Served(pointer, self._entries)
             known.renew()
             served[name.encode()] = known
-        self._served = served
+        self._served, self.known = served, list(pointers.values())
 
-    @property
-    def may_recall(self) -> bool:
-        """Whether an answer may come from memory: without a cache none does, so none is ever stale."""
-        return self._entries > 0 and self.pointers.are_trusted
-
-    def match(self, job: bytes, key: bytes) -> Served | None:
+    def match(self, job: bytes) -> Served | None:
         """Find the job whose current prediction is asked for; None where this route is not the one."""
-        served = self._served.get(job)
-        if served is None or key.count(b"/") + 1 != served.parts or served.target.job.mode != "snapshot":
-            return None
-        return served
+        return self._served.get(job)
 
-    def recall(self, served: Served, key: bytes) -> bytes | None:
-        """Return the values for a key, as it stands in the path, if they are remembered."""
-        return served.remembered(key) if self.may_recall else None
+    def recall(self, served: Served, key: bytes, now: float) -> bytes | None:
+        """Return the values for a key, as it stands in the path, if they are remembered and may be used.
+
+        Without a cache no answer comes from memory, so none is ever stale. `now` is the monotonic clock's.
+        """
+        return served.remembered(key) if self._entries and self.pointers.are_trusted(now) else None
 
     def look_up(self, served: Served, key: bytes, done: Callable[[bytes | Exception], None]) -> None:
         """Look up the key that stands in a path and give its values to `done`.
@@ -166,22 +166,20 @@ class HotRoute:
         parts = scope["raw_path"].split(b"/", _PARTS_BEFORE_KEY)
         if scope["query_string"] or len(parts) <= _PARTS_BEFORE_KEY or scope["method"] != "GET":
             return False
-        served = self.match(parts[3], parts[5]) if parts[4] == b"predictions" else None
-        if served is None or not scope[SCOPE].may_read(served.name):
+        served = self.match(parts[3]) if parts[4] == b"predictions" else None
+        if served is None or not served.has_parts(parts[5]) or not scope[SCOPE].may_read(served.name):
             return False
         scope[HOT] = True
-        has_it = answers.matches(header(scope["headers"], b"if-none-match"), served.tag)
-        values = self.recall(served, parts[5])
-        if values is None and not (has_it and self.may_recall):
+        values = self.recall(served, parts[5], time.monotonic())
+        if values is None:
             try:
                 values = await self._looked_up(served, parts[5])
             except (KeyFormatError, MovedError):
                 return False
-        if has_it:
+        if answers.matches(header(scope["headers"], b"if-none-match"), served.tag):
             await send({"type": "http.response.start", "status": 304, "headers": served.headers})
             await send({"type": "http.response.body"})
         else:
-            assert values is not None  # noqa: S101  # remembered or just made
             body = served.body(values)
             headers = [*served.json_headers, (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -36,30 +36,32 @@ class _Requests(Collector):
     """How many were answered, and how long that took: counted in 0.3 µs where the library's own take 2.4."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = defaultdict(int)
-        self._times: dict[str, list[int]] = defaultdict(lambda: [0] * (len(_BUCKETS) + 1))
-        self._sums: dict[str, float] = defaultdict(float)
+        # How many took how long, by route and status, and last of each the sum.
+        self._times: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0] * (len(_BUCKETS) + 2))
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """Count one; called by the event loop alone."""
-        self._counts[route, status] += 1
-        self._times[route][bisect_left(_BUCKETS, seconds)] += 1
-        self._sums[route] += seconds
+        times = self._times[route, status]
+        times[bisect_left(_BUCKETS, seconds)] += 1
+        times[-1] += seconds
 
     def collect(self) -> Iterator[Metric]:
         """Give what was counted; called by any thread."""
         requests = CounterMetricFamily(
             "batchpred_api_requests", "Requests answered", labels=("route", "status")
         )
-        for (route, status), count in self._counts.copy().items():
-            requests.add_metric((route, str(status)), count)
+        routes: dict[str, list[float]] = {}
+        for (route, status), times in self._times.copy().items():
+            requests.add_metric((route, str(status)), sum(times[:-1]))
+            so_far = routes.get(route, [0] * len(times))
+            routes[route] = [sum(each) for each in zip(so_far, times, strict=True)]
         yield requests
         seconds = HistogramMetricFamily(
             "batchpred_api_request_seconds", "Time until an answer was sent", labels=("route",)
         )
-        for route, times in self._times.copy().items():
+        for route, (*times, took) in routes.items():
             names = [*map(str, _BUCKETS), "+Inf"]
-            seconds.add_metric((route,), list(zip(names, accumulate(times), strict=True)), self._sums[route])
+            seconds.add_metric((route,), list(zip(names, accumulate(times), strict=True)), took)
         yield seconds
 
 

@@ -59,7 +59,8 @@ def answer(service: Service, request: Request, name: str, as_of: date | None, pa
         last = [_text(rows[-1][each]) for each in job.key_names]
         following = cursor.encode(secret, "page", job.name, kind, *place, last)
         runs = {run_id: run for run_id, run in runs.items() if any(row["run_id"] == run_id for row in rows)}
-    return answers.json_response(answers.several(job, rows, runs, next_cursor=following), headers)
+    values = [tuple(row.values()) for row in rows]
+    return answers.json_response(answers.several(job, values, runs, next_cursor=following), headers)
 
 
 def _current(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
@@ -18,7 +18,7 @@ from storage import reads, served
 from storage.keytext import KeyFormatError, parse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from datetime import date
 
     from api.exports import Exports
@@ -72,17 +72,16 @@ def routes(service: Service, exports: Exports) -> APIRouter:
     ) -> Response:
         with service.reading() as connection:
             found = job_for(connection, request, job)
-            keys = list(dict.fromkeys(_key(found, each) for each in asked.keys))
+            keys = list(dict.fromkeys(_keys(found, asked.keys)))
             as_of = _date(asked.as_of)
             newest = served.run_to_read(connection, found, None)
             run = _run_read(connection, found, as_of, newest)
             rows = reads.predictions_of(connection, found, keys, run.run_id if run else None)
-            runs = {run.run_id: run} if run else _runs_of(connection, found, rows)
-        by_key = {tuple(row[name] for name in found.key_names): row for row in rows}
+            runs = {run.run_id: run} if run else _runs_of(connection, found, (row[-1] for row in rows))
+        by_key = {row[: len(found.key)]: row for row in rows}
         missing = [dict(zip(found.key_names, key, strict=True)) for key in keys if key not in by_key]
-        document = answers.several(
-            found, (by_key[key] for key in keys if key in by_key), runs, missing=missing
-        )
+        rows = [by_key[key] for key in keys if key in by_key]
+        document = answers.several(found, rows, runs, missing=missing)
         headers = answers.run_headers(run, newest) if run else answers.freshness(newest, datetime.now(UTC))
         return answers.json_response(document, {**headers, "Cache-Control": "private, no-cache"})
 
@@ -131,18 +130,16 @@ def _one(
     key = parse_key(job, parts)
     newest = served.run_to_read(connection, job, None)
     run = _run_read(connection, job, as_of, newest)
-    asked = request.headers.get("if-none-match")
-    if run and answers.matches(asked, answers.etag(run)):
-        return Response(status_code=304, headers=answers.run_headers(run, newest))
     rows = reads.predictions_of(connection, job, [key], run.run_id if run else None)
     if not rows:
         raise reads.PredictionNotFoundError(job, key, f"published {as_of}" if as_of else "current")
-    origin = run or _runs_of(connection, job, rows)[rows[0]["run_id"]]
+    (row,) = rows
+    origin = run or _runs_of(connection, job, row[-1:])[row[-1]]
     headers = answers.run_headers(origin, newest)
-    if answers.matches(asked, answers.etag(origin)):
+    if answers.matches(request.headers.get("if-none-match"), answers.etag(origin)):
         return Response(status_code=304, headers=headers)
-    document = {"job": job.name, **answers.prediction(job, rows[0]), **answers.origin(origin)}
-    return answers.json_response(document, headers)
+    writer = answers.prediction_writer(job, origin)
+    return answers.json_response(b"".join((writer.before, writer.values(row), writer.behind)), headers)
 
 
 def _history(
@@ -157,13 +154,14 @@ def _history(
     if not rows and page.cursor is None:
         raise reads.PredictionNotFoundError(job, key, "published")
     more, rows = len(rows) > page.limit, rows[: page.limit]
-    runs = _runs_of(connection, job, rows)
+    runs = _runs_of(connection, job, (row["run_id"] for row in rows))
     following = None
     if more:
         start = runs[rows[-1]["run_id"]].interval_start.isoformat()
         following = cursor.encode(secret, "history", job.name, start)
     named = dict(zip(job.key_names, key, strict=True))
-    document = answers.several(job, rows, runs, key=named, next_cursor=following)
+    values = [tuple(row.values()) for row in rows]
+    document = answers.several(job, values, runs, key=named, next_cursor=following)
     return answers.json_response(document, {"Cache-Control": "private, no-cache"})
 
 
@@ -176,8 +174,19 @@ def _run_read(
     return newest if job.mode == "snapshot" else None
 
 
-def _runs_of(connection: Connection, job: ServedJob, rows: Sequence[Any]) -> dict[int, ServedRun]:
-    return served.runs_by_id(connection, job, {row["run_id"] for row in rows})
+def _runs_of(connection: Connection, job: ServedJob, run_ids: Iterable[int]) -> dict[int, ServedRun]:
+    return served.runs_by_id(connection, job, set(run_ids))
+
+
+def _keys(job: ServedJob, asked: list[Part | list[Part] | dict[str, Part]]) -> list[tuple[Any, ...]]:
+    """Read the keys of a batch. Raises KeyFormatError."""
+    if [kind for _, kind in job.key] == ["integer"] and set(map(type, asked)) == {int}:
+        # Most batches: what is left to ask is whether a bigint holds the least and the greatest.
+        numbers = cast("list[int]", asked)
+        for each in (min(numbers), max(numbers)):
+            parse_key(job, [each])
+        return [(each,) for each in numbers]
+    return [_key(job, each) for each in asked]
 
 
 def _key(job: ServedJob, asked: Part | list[Part] | dict[str, Part]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ compares them).
     idle ── plain GET, not remembered ──► waiting ── found ────────► written, idle
                                              │  └── another run ───► uvicorn: the request as it came
                                              └── more bytes come: kept, reading pauses, read once idle again
+    a head that does not come whole in time ──► refused, closed
     anything else: a head in two pieces, two requests in one, a body, Connection: close, HTTP/1.0, an Upgrade,
     an unknown or refused key, an answer of uvicorn's under way, a client that does not read ──► uvicorn
 
@@ -19,7 +20,6 @@ Answers therefore leave in the order of their requests, and at most one is under
 
 from __future__ import annotations
 
-import re
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
@@ -27,57 +27,35 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api import answers, problems
-from api.access import SCOPE, RefusedError, token_of
-from api.edge import DATA_POLICY, SECURITY, header
+from api.access import SCOPE, RefusedError
 from api.metrics import HOT_ROUTE
+from api.plain import KEY, LAST_LINES, SECURITY_LINES, Framed, lines, read
 from storage.errors import StorageError
 from storage.keytext import KeyFormatError
 from storage.lookups import MovedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import asyncio
 
     from fastapi import FastAPI
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from api.access import Reader
     from api.edge import Parts
-    from api.hot import HotRoute, Served
+    from api.hot import Served
+    from api.plain import Headers, Plain
 
-    Headers = list[tuple[bytes, bytes]]
-
-# Longer heads are rare, and uvicorn's to judge.
-_MAX_HEAD_BYTES = 8_192
-# A path as RFC 3986 writes one, without a query.
-_REQUEST_LINE = re.compile(
-    rb"GET /v1/jobs/([A-Za-z0-9._~-]+)/predictions/([A-Za-z0-9._~!$&'()*+,;=:@%/-]+) HTTP/1\.1\r\n"
-)
-_HEADERS = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*\r\n)*\r\n")
-# Headers that say how the connection or the message goes on, and Origin, which another layer answers.
-_NOT_PLAIN = frozenset((
-    b"connection", b"content-length", b"expect", b"http2-settings", b"keep-alive", b"origin", b"proxy-connection",
-    b"te", b"trailer", b"transfer-encoding", b"upgrade",
-))  # fmt: skip
-_SECURITY_LINES = b"\r\n" + b"".join(b"%b: %b\r\n" % each for each in SECURITY) + b"x-request-id: "
-_LAST_LINES = b"\r\n%b: %b\r\n\r\n" % DATA_POLICY
-
-
-class _Said(NamedTuple):
-    """What the headers of a request say that an answer depends on."""
-
-    headers: Headers
-    token: bytes
-    if_none_match: str | None
+# How long a client may take for the head of its request, from its first byte or from connecting.
+HEAD_SECONDS = 10.0
 
 
 class _Asked(NamedTuple):
     """A request whose key is being looked up."""
 
     data: bytes
-    said: _Said
-    reader: Reader
+    plain: Plain
     served: Served
-    key: bytes
+    reader: Reader
     began: float
 
 
@@ -88,14 +66,25 @@ class Wire(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._head = b""
-        self._said: _Said | None = None
+        self._plain: Plain | None = None
         self._asked: _Asked | None = None
         self._behind = b""
         self._admitted: Reader | None = None
         self._is_inside_message = False
         self._is_ending = False
         self._answered_at = 0.0
+        self._is_inside_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._head_is_there()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Answer a plain request, or let uvicorn have the bytes."""
@@ -104,6 +93,8 @@ class Wire(HttpToolsProtocol):
             self.flow.pause_reading()
         elif not self._is_idle() or not self._answers(data):
             super().data_received(data)
+            if self._head_timer is None and self._lacks_head():
+                self._wait_for_head()
 
     def _is_idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -116,48 +107,42 @@ class Wire(HttpToolsProtocol):
 
     def _answers(self, data: bytes) -> bool:
         """Answer what was sent, now or once its key is found, and say True; else have done nothing."""
-        hot = self.parts.hot()
-        asked = self._understood(data, hot) if hot is not None else None
-        if asked is None or hot is None:
+        began = time.monotonic()
+        hot, plain = self.parts.hot, self._plain
+        # A client mostly sends the same again, but for the key.
+        if plain is None or not (data.startswith(plain.before) and data.endswith(plain.behind)):
+            plain = self._plain = read(data)
+        served = hot.match(plain.job) if plain is not None and hot is not None else None
+        if plain is None or hot is None or served is None:
             return False
-        values = hot.recall(asked.served, asked.key)
-        if values is not None or (hot.may_recall and _has_it(asked)):
-            self._write_found(asked, values)
-            return True
-        self._asked = asked
-        try:
-            hot.look_up(asked.served, asked.key, self._found)
-        except KeyFormatError:
-            self._asked, self._admitted = None, asked.reader
+        key = data[len(plain.before) : -len(plain.behind)]
+        values = hot.recall(served, key, began)
+        # What is remembered was a key before.
+        if values is None and not (served.has_parts(key) and KEY.fullmatch(key)):
             return False
-        return True
+        reader = self._admit(plain, served, began)
+        if reader is not None:
+            if values is not None:
+                self._write_found(plain, served, values, reader, began)
+                return True
+            self._asked = _Asked(data, plain, served, reader, began)
+            try:
+                hot.look_up(served, key, self._found)
+            except KeyFormatError:
+                self._asked, self._admitted = None, reader
+                return False
+        return reader is not None
 
-    def _understood(self, data: bytes, hot: HotRoute) -> _Asked | None:
-        """Read a plain request of a reader who may; None for any other."""
-        began = time.perf_counter()
-        line = _REQUEST_LINE.match(data)
-        if line is None or self.limit_concurrency is not None:
-            return None
-        job, key = line.groups()
-        said, served = self._said_in(data[line.end() :]), hot.match(job, key)
-        if said is None or served is None:
-            return None
+    def _admit(self, plain: Plain, served: Served, now: float) -> Reader | None:
+        """Return who asks, if they may; else leave it to uvicorn's way."""
         try:
-            reader = self.parts.gate.admit_known(said.token)
+            reader = self.parts.gate.admit_known(plain.token, now)
         except RefusedError:
             return None
-        if reader is None or not reader.may_read(served.name):
+        if reader is None or not reader.may_read(served.name) or self.limit_concurrency is not None:
             self._admitted = reader  # who was counted once is not counted again
             return None
-        return _Asked(data, said, reader, served, key, began)
-
-    def _said_in(self, head: bytes) -> _Said | None:
-        """Read headers; None where they are not plain. A client mostly sends the same ones again."""
-        if len(head) > _MAX_HEAD_BYTES:
-            return None
-        if head != self._head:
-            self._head, self._said = head, _read(head)
-        return self._said
+        return reader
 
     def _found(self, outcome: bytes | Exception) -> None:
         """Go on when the key was looked up."""
@@ -166,12 +151,10 @@ class Wire(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if isinstance(outcome, bytes):
-            self._write_found(asked, outcome)
+            _, plain, served, reader, began = asked
+            self._write_found(plain, served, outcome, reader, began)
         elif isinstance(outcome, StorageError):
-            status, detail, headers = problems.of_error(outcome)
-            body = problems.document(status, detail)
-            more = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-            self._write(asked, status, [(b"content-type", problems.MEDIA_TYPE.encode())], body, more)
+            self._write_fault(asked, outcome)
         else:
             assert isinstance(outcome, MovedError)  # noqa: S101  # nothing else is given
             self._admitted = asked.reader
@@ -183,60 +166,57 @@ class Wire(HttpToolsProtocol):
             self.flow.resume_reading()
             self.data_received(behind)
 
-    def _write_found(self, asked: _Asked, values: bytes | None) -> None:
+    def _write_found(self, plain: Plain, served: Served, values: bytes, reader: Reader, began: float) -> None:
         """Write a prediction, or that the client has it."""
-        served, default = asked.served, self.server_state.default_headers
-        if served.written is None or served.written[0] is not default:  # uvicorn makes new ones every second
-            served.written = (
-                default,
-                STATUS_LINE[200] + _lines([*default, *served.json_headers]) + b"content-length: ",
-                STATUS_LINE[304] + _lines([*default, *served.headers])[:-2],
-            )
-        request_id = self.parts.ids.of(asked.said.headers)
-        if values is None or _has_it(asked):
-            self.transport.write(b"".join((served.written[2], _SECURITY_LINES, request_id, _LAST_LINES)))
-            self._written(asked, 304, request_id)
-            return
-        before, behind = served.writer.before, served.writer.behind
-        size = b"%d" % (len(before) + len(values) + len(behind))
-        pieces = (
-            served.written[1], size, _SECURITY_LINES, request_id, _LAST_LINES, before, values, behind,
-        )  # fmt: skip
-        self.transport.write(b"".join(pieces))
-        self._written(asked, 200, request_id)
+        default, framed = self.server_state.default_headers, served.framed
+        if framed is None or framed.default is not default:  # uvicorn makes new ones every second
+            framed = served.framed = Framed(served, default)
+        request_id = plain.request_id or self.parts.ids.new()
+        if plain.if_none_match is not None and answers.matches(plain.if_none_match, served.tag):
+            status, answer = 304, b"".join((framed.not_modified, request_id, LAST_LINES))
+        else:
+            before = framed.before_id(values)
+            status, answer = 200, b"".join((before, request_id, framed.behind_id, values, framed.behind))
+        self.transport.write(answer)
+        self._written(served, status, request_id, reader, began)
 
-    def _write(self, asked: _Asked, status: int, before: Headers, body: bytes, behind: Headers) -> None:
-        """Write any answer, with the headers before and behind its length."""
-        request_id = self.parts.ids.of(asked.said.headers)
+    def _write_fault(self, asked: _Asked, error: StorageError) -> None:
+        """Write why there is no prediction."""
+        status, detail, headers = problems.of_error(error)
+        request_id = asked.plain.request_id or self.parts.ids.new()
+        more = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self.transport.write(self._problem(status, detail, more, request_id))
+        self._written(asked.served, status, request_id, asked.reader, asked.began)
+
+    def _problem(self, status: HTTPStatus, detail: str, more: Headers, request_id: bytes) -> bytes:
+        """Make the bytes of a problem document."""
+        body = problems.document(status, detail)
         headers = [
             *self.server_state.default_headers,
-            *before,
+            (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", b"%d" % len(body)),
-            *behind,
+            *more,
         ]
-        start = STATUS_LINE[status] + _lines(headers)[:-2]
-        self.transport.write(b"".join((start, _SECURITY_LINES, request_id, _LAST_LINES, body)))
-        self._written(asked, status, request_id)
+        start = STATUS_LINE[status] + lines(headers)[:-2]
+        return b"".join((start, SECURITY_LINES, request_id, LAST_LINES, body))
 
-    def _written(self, asked: _Asked, status: int, request_id: bytes) -> None:
+    def _written(self, served: Served, status: int, request_id: bytes, reader: Reader, began: float) -> None:
         """Count the answer, and begin to wait for the next request."""
-        now = time.perf_counter()
+        self._answered_at = now = time.monotonic()
         self.server_state.total_requests += 1
-        self._answered_at = now
         if self.timeout_keep_alive_task is None:
+            self._head_is_there()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
         metrics = self.parts.metrics
-        metrics.count(HOT_ROUTE, status, now - asked.began)
+        metrics.count(HOT_ROUTE, status, now - began)
         if metrics.logs:
-            metrics.log(
-                "GET", HOT_ROUTE, asked.served.name, status, now - asked.began, request_id, asked.reader
-            )
+            metrics.log("GET", HOT_ROUTE, served.name, status, now - began, request_id, reader)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that asked for nothing for a while; a timer set anew for each answer costs more."""
-        left = self._answered_at + self.timeout_keep_alive - time.perf_counter()
+        left = self._answered_at + self.timeout_keep_alive - time.monotonic()
         if self._asked is None and left <= 0:
             super().timeout_keep_alive_handler()
         elif not self.transport.is_closing():
@@ -244,13 +224,46 @@ class Wire(HttpToolsProtocol):
                 max(left, 1.0), self.timeout_keep_alive_handler
             )
 
+    def _lacks_head(self) -> bool:
+        """Whether a part of a head came, or nothing but empty lines, and no other time limit runs."""
+        return self._is_inside_head or (self._is_idle() and self.timeout_keep_alive_task is None)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up_head)
+
+    def _head_is_there(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        """Close a connection whose client did not finish a head, unless its answer before is still on its way."""
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._wait_for_head()
+        elif self._is_inside_head:
+            self._close_with(
+                HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {HEAD_SECONDS:.0f} seconds"
+            )
+        elif self._asked is None:
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         """Note that uvicorn reads a message, and who sends it where that is known."""
         super().on_message_begin()
-        self._is_inside_message = True
+        self._is_inside_message = self._is_inside_head = True
         if self._admitted is not None:
             cast("dict[str, object]", self.scope)[SCOPE] = self._admitted
             self._admitted = None
+
+    def on_headers_complete(self) -> None:
+        """Note that its head is read."""
+        self._is_inside_head = False
+        self._head_is_there()
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note that it is read."""
@@ -259,16 +272,11 @@ class Wire(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words, in plain text
         """Refuse what is no HTTP, or an address that the parser cannot hold, as every other fault."""
-        body = problems.document(HTTPStatus.BAD_REQUEST, "the request could not be read as HTTP/1.1")
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", problems.MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        request_id = self.parts.ids.of(())
-        pieces = (STATUS_LINE[400], _lines(headers)[:-2], _SECURITY_LINES, request_id, _LAST_LINES, body)
-        self.transport.write(b"".join(pieces))
+        self._close_with(HTTPStatus.BAD_REQUEST, "the request could not be read as HTTP/1.1")
+
+    def _close_with(self, status: HTTPStatus, detail: str) -> None:
+        closing = [(b"connection", b"close")]
+        self.transport.write(self._problem(status, detail, closing, self.parts.ids.new()))
         self.transport.close()
 
     def shutdown(self) -> None:
@@ -282,25 +290,3 @@ class Wire(HttpToolsProtocol):
 def protocol_of(app: FastAPI) -> type[Wire]:
     """Return the protocol that answers for an application: uvicorn's `http`."""
     return type("WireOfApp", (Wire,), {"parts": app.state.parts})
-
-
-def _read(head: bytes) -> _Said | None:
-    if not _HEADERS.fullmatch(head):
-        return None
-    headers = []
-    for line in head[:-4].split(b"\r\n") if len(head) > 2 else ():
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        if name in _NOT_PLAIN and (name, value.lower()) != (b"connection", b"keep-alive"):
-            return None
-        headers.append((name, value))
-    return _Said(headers, token_of(headers), header(headers, b"if-none-match"))
-
-
-def _has_it(asked: _Asked) -> bool:
-    said = asked.said.if_none_match
-    return said is not None and answers.matches(said, asked.served.tag)
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % each for each in headers)

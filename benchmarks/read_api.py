@@ -5,8 +5,9 @@
 
 Everything runs on this machine in one sitting: pgbench's prepared select on the run's own table, then one server
 process without and with its cache, and Feast's feature server on rows of the same shape (in an environment of its
-own, 600 MB; PEERS=0 leaves it out). Of several rounds each figure is the best: what else runs on the machine only
-takes away. Ratios are what travels; the last line is one line of JSON.
+own, 600 MB; PEERS=0 leaves it out). A peer that fails is reported as such, and the other figures stand. Of several
+rounds each figure is the best: what else runs on the machine only takes away. Ratios are what travels; the last
+line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -55,6 +57,17 @@ FORMS = (
     ("ndjson", "application/x-ndjson", "text"),
 )
 PATH = "/v1/jobs/bench/predictions/"
+
+# What can go wrong with a peer: it does not start, answers nothing or nonsense, or resets the connection.
+PEER_FAULTS = (
+    AssertionError,
+    EOFError,
+    LookupError,
+    OSError,
+    ValueError,
+    subprocess.SubprocessError,
+    SystemExit,
+)
 
 JOB = JobTable(
     "bench", "Benchmark", "snapshot", "day", "UTC", timedelta(hours=2),
@@ -194,14 +207,15 @@ def feast(database: Database, folder: Path) -> dict[str, float]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     rows = min(ROWS, FEAST_ROWS)
-    process = subprocess.Popen(
-        [
-            FEAST, str(Path(__file__).with_name("peers") / "feast_server.py"), str(repository), parts.hostname,
-            str(parts.port), parts.username, parts.path[1:], str(rows), str(port),
-        ],
-        env={**os.environ, "PGPASSWORD": parts.password or ""},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    log = folder / "feast.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [
+                FEAST, str(Path(__file__).with_name("peers") / "feast_server.py"), str(repository), parts.hostname,
+                str(parts.port), parts.username, parts.path[1:], str(rows), str(port),
+            ],
+            env={**os.environ, "PGPASSWORD": parts.password or ""}, stdout=said, stderr=said,
+        )  # fmt: skip
     try:
         wait_for(process, f"http://127.0.0.1:{port}/health", seconds=600)
         # No number in JSON begins with a zero: a one goes before the eight digits, in the store too.
@@ -214,9 +228,22 @@ def feast(database: Database, folder: Path) -> dict[str, float]:
         asked = Asked(port, rows, f"{head}\r\n\r\n{before}", "]}}")
         load(asked, folder, zipf=False, seconds=2)
         return {"rows": rows, **best(lambda: load(asked, folder, zipf=False, seconds=SECONDS))}
+    except PEER_FAULTS:
+        print("\n".join(log.read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
+        raise
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+        process.kill()
+
+
+def peer(measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """Measure a peer; where it fails, say how."""
+    try:
+        return measure()
+    except PEER_FAULTS as error:
+        return {"failed": f"{type(error).__name__}: {error}".partition("\n")[0]}
 
 
 def wait_for(process: subprocess.Popen[bytes], url: str, seconds: float) -> None:
@@ -237,12 +264,12 @@ def best(measure: Callable[[], dict[str, float]], rounds: int = ROUNDS) -> dict[
     return max((measure() for _ in range(rounds)), key=lambda figures: figures["rate"])
 
 
-def key_rates(database: Database, run_id: int, folder: Path) -> dict[str, dict[str, float]]:
+def key_rates(database: Database, run_id: int, folder: Path) -> dict[str, dict[str, Any]]:
     """Measure pgbench and both servers in turns, so that all meet the same neighbours."""
-    found: dict[str, list[dict[str, float]]] = {"pgbench": [], "cache off": [], "cache on, Zipf": []}
+    found: dict[str, list[dict[str, Any]]] = {"pgbench": [], "cache off": [], "cache on, Zipf": []}
     ways = (("cache off", ("--cache", "0"), False), ("cache on, Zipf", (), True))
     for _ in range(ROUNDS):
-        found["pgbench"].append(pgbench(database, run_id, folder))
+        found["pgbench"].append(peer(lambda: pgbench(database, run_id, folder)))
         for name, options, zipf in ways:
             with Server(database, *options) as server:
                 load(server.asked, folder, zipf=zipf, seconds=2)  # warm
@@ -285,21 +312,25 @@ def main() -> None:
         run_id = publish(database, 1)
         found = key_rates(database, run_id, folder)
         found["whole run"] = whole_runs(database, run_id)
-        found["feast"] = feast(database, folder)
+        found["feast"] = peer(lambda: feast(database, folder))
         for name, figures in found.items():
             if "p99_ms" in figures:
                 figures["p99_of_p50"] = figures["p99_ms"] / figures["p50_ms"]
             for other in ("pgbench", "feast"):
                 if (rate := found[other].get("rate")) and "rate" in figures and name != other:
                     figures[f"of_{other}"] = figures["rate"] / rate
-            print(
-                f"{name:16}",
-                "  ".join(f"{key} {value:,.2f}" for key, value in figures.items()) or "not installed here",
+            shown = (
+                f"{key} {value:,.2f}" if isinstance(value, int | float) else f"{key}: {value}"
+                for key, value in figures.items()
             )
+            print(f"{name:16}", "  ".join(shown) or "not installed here")
         generator = "wrk" if shutil.which("wrk") else "python"
         about = {"rows": ROWS, "connections": CONNECTIONS, "load": generator, "rounds": ROUNDS}
         said = {
-            name: {key: round(value, 3) for key, value in figures.items()} for name, figures in found.items()
+            name: {
+                key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()
+            }
+            for name, figures in found.items()
         }
         print(json.dumps({**about, "load_average": os.getloadavg()[0], **said}))
     finally:

@@ -52,10 +52,9 @@ class Pointers:
         self._read_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def are_trusted(self) -> bool:
-        """Whether the last reading is young enough to answer from."""
-        return time.monotonic() - self._read_at < STALE_SECONDS
+    def are_trusted(self, now: float) -> bool:
+        """Say whether the last reading is young enough to answer from, by the monotonic clock."""
+        return now - self._read_at < STALE_SECONDS
 
     def start(self) -> None:
         """Begin to listen and look, in the running event loop."""

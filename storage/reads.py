@@ -12,6 +12,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 from storage import served
 from storage.errors import StorageError
@@ -58,12 +59,13 @@ def current_prediction(connection: Connection, job: ServedJob, key: Sequence[Any
 
 def predictions_of(
     connection: Connection, job: ServedJob, keys: Sequence[Sequence[Any]], run_id: int | None
-) -> list[Row]:
+) -> list[tuple[Any, ...]]:
     """Look keys up in a published run or, with None, in what an incremental job shows now.
 
-    A row has the key, the outputs and `run_id`.
+    A row has the key, the outputs and the run's number, in this order.
     """
-    return connection.execute(look_up(job, run_id), key_arrays(job, keys)).fetchall()
+    with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+        return cursor.execute(look_up(job, run_id), key_arrays(job, keys)).fetchall()
 
 
 def look_up(job: ServedJob, run_id: int | None) -> sql.Composed:

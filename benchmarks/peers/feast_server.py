@@ -61,7 +61,9 @@ def main() -> None:
         store.write_to_online_store("predictions", frame.iloc[start : start + _AT_ONCE])
     print("READY", flush=True)
     feast = str(Path(sys.executable).with_name("feast"))
-    os.execv(feast, [feast, "-c", folder, "serve", "-p", serve_port, "-w", "1", "--no-access-log"])
+    # By default its worker is ended and replaced after a thousand requests, which resets every connection.
+    steady = ["--max-requests", "0", "--max-requests-jitter", "0"]
+    os.execv(feast, [feast, "-c", folder, "serve", "-p", serve_port, "-w", "1", "--no-access-log", *steady])
 
 
 if __name__ == "__main__":

@@ -40,12 +40,13 @@ def test_it_answers_as_the_framework_does(app, client, publish_rows, make_job):
     publish_rows(
         make_job("pair", a="text", b="date"), 5, {"a": ["a/b"], "b": [date(2026, 1, 1)], "score": [0.5]}
     )
-    ask_until(client, f"{PATH}/1", lambda _: app.state.hot._served)
+    parts = app.state.parts
+    ask_until(client, f"{PATH}/1", lambda _: parts.hot._served)
     paths = [f"{PATH}/{key}" for key in ("1", "2", "%31", "+1", "3", "x", "1/2", "", "1%00", "%ff")]
     paths += ["/v1/jobs/pair/predictions/a%2Fb/2026-01-01", "/v1/jobs/none/predictions/1"]
-    hot, app.state.hot = app.state.hot, None
+    hot, parts.hot = parts.hot, None
     in_framework = [client.get(path) for path in paths]
-    app.state.hot = hot
+    parts.hot = hot
     beneath = [client.get(path) for path in paths for _ in range(2)]
     own = {"x-request-id", "date"}
     assert [

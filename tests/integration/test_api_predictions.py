@@ -34,11 +34,16 @@ def test_a_key_is_answered_with_where_it_comes_from(api, publish_rows, make_job)
 
 
 def test_what_a_client_has_is_not_sent_again(api, publish_rows, make_job):
-    """If-None-Match with the run's tag is answered 304 until another run is published."""
+    """If-None-Match with the run's tag is answered 304 until another run is published; 404 without a prediction."""
     publish_rows(make_job(), 5, {"id": [42], "score": [0.5]})
     tag = api.get("/v1/jobs/churn/predictions/42").headers["etag"]
     again = api.get("/v1/jobs/churn/predictions/42", headers={"If-None-Match": f'W/"x", {tag}'})
     assert (304, b"", tag) == (again.status_code, again.content, again.headers["etag"])
+    for path, said, status in (
+        ("/42", "*", 304), ("/43", tag, 404), ("/43", "*", 404), ("/43?as_of=2026-01-05", tag, 404),
+    ):  # fmt: skip
+        answer = api.get(f"/v1/jobs/churn/predictions{path}", headers={"If-None-Match": said})
+        assert status == answer.status_code, (path, said)
     publish_rows(make_job(), 6, {"id": [42], "score": [0.6]})
     fresh = api.get("/v1/jobs/churn/predictions/42", headers={"If-None-Match": tag})
     assert (200, 0.6) == (fresh.status_code, fresh.json()["prediction"]["score"])

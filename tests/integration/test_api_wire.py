@@ -1,13 +1,15 @@
 """The hot route on the wire and uvicorn's way through the framework: the same bytes for whatever is sent."""
 
+import re
 import socket
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import date
 
 import pytest
 
-from api import hot
+from api import hot, wire
 from api.app import create_app
 from api.wire import Wire, protocol_of
 from storage import api_keys
@@ -37,6 +39,9 @@ PLAIN = {
     "several columns": get(b"/v1/jobs/pair/predictions/a%2F%22%C3%A9b/2026-01-01"),
     "it has it": get(headers=b'If-None-Match: "1"\r\n'),
     "it has it weakly": get(headers=b'If-None-Match: "9", W/"1"\r\n'),
+    "it has any": get(headers=b"If-None-Match: *\r\n"),
+    "it has what is not there": get(b"/v1/jobs/churn/predictions/78", b'If-None-Match: "1"\r\n'),
+    "it has any of what is not there": get(b"/v1/jobs/churn/predictions/78", b"If-None-Match: *\r\n"),
     "it has another": get(headers=b'If-None-Match: "9"\r\n'),
     "keep-alive said": get(headers=b"Connection: keep-alive\r\n"),
     "many headers": get(
@@ -287,3 +292,43 @@ def test_an_idle_connection_is_closed(database, published, monkeypatch):
             began = time.monotonic()
             assert b"" == connection.recv(1)
             assert 0.5 < time.monotonic() - began < 5
+
+
+def drip(port, first, drop):
+    """Send the first piece, then drop by drop until the server closes, and return what it said."""
+    with connect(port) as connection:
+        connection.sendall(first)
+        connection.settimeout(0.1)
+        said = b""
+        while True:  # the test's own time limit is the end of patience
+            try:
+                more = connection.recv(65_536)
+            except TimeoutError:
+                with suppress(ConnectionError):
+                    connection.sendall(drop)
+            except ConnectionError:
+                return said
+            else:
+                said += more
+                if not more:
+                    return said
+
+
+def test_a_head_that_never_ends_is_given_up(database, published, monkeypatch):
+    """Nothing, empty lines, or a head drop by drop: closed once the time for a head has passed, and not before."""
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 1.0)
+    piece, late, ok = get()[:-4], b"HTTP/1.1 408", b"HTTP/1.1 200"
+    talks = [
+        (b"", b"", []), (b"", b"\r\n", []), (piece, b"", [late]), (piece, b"X", [late]),
+        (get() + piece, b"X", [ok, late]), (get(), b"\r\n", [ok]),
+    ]  # fmt: skip
+    # An idle connection is closed by another rule, which is out of the way here.
+    with running(create_app(database, keyless=True), timeout_keep_alive=600) as address:
+        port = int(address.rsplit(":", 1)[1])
+        wait_until_known([port])
+        with ThreadPoolExecutor(len(talks)) as clients:
+            said = list(clients.map(lambda each: drip(port, *each[:2]), talks))
+        assert [each[2] for each in talks] == [re.findall(rb"HTTP/1\.1 [0-9]{3}", each) for each in said]
+        with connect(port) as connection:  # each head has its own time
+            for _ in range(4):
+                assert ok == talk(connection, piece, get()[-4:], pause=0.4)[0][:12]

@@ -32,17 +32,21 @@ RUN = ServedRun(
     st.data(),
 )
 def test_a_prediction_is_written_as_a_library_would(names, data):
-    """Whatever the names and values are, percent signs and quotes among them."""
-    row = tuple(data.draw(VALUES) for _ in names)
-    job, named = job_of(names), dict(zip(names, row, strict=True))
+    """Whatever the names and values are, percent signs and quotes among them; one, or several in a row."""
+    rows = [tuple(data.draw(VALUES) for _ in names) for _ in range(3)]
+    job = job_of(names)
     writer = answers.prediction_writer(job, RUN)
-    document = {"job": job.name, **answers.prediction(job, named), **answers.origin(RUN)}
-    assert answers.dumps(document) == writer.before + writer.values((*row, 7)) + writer.behind
+    expected = [
+        answers.dumps({"job": job.name, **answers.prediction(job, named), **answers.origin(RUN)})
+        for named in (dict(zip(names, row, strict=True)) for row in rows)
+    ]
+    assert expected == [writer.before + writer.values((*row, 7)) + writer.behind for row in rows]
+    assert b",".join(expected) == writer.documents([(*row, 7) for row in rows])
 
 
 def test_several_are_one_document():
     """Runs once, then each prediction with its run, then what is added; numbers that JSON lacks are texts."""
-    rows = [{"id": 1, "score": 0.5, "run_id": 7}, {"id": 2, "score": math.inf, "run_id": 7}]
+    rows = [(1, 0.5, 7), (2, math.inf, 7)]
     written = answers.several(job_of(("id", "score")), rows, {7: RUN}, missing=[{"id": 3}])
     assert {
         "job": "a%s",

@@ -1,5 +1,8 @@
 """One connection for look-ups, driven by the event loop through libpq: a statement at a time, prepared once.
 
+Behind a pooler, which lends a session for one transaction, nothing is prepared, and each statement is a settled
+transaction (storage/session.py).
+
 The driver's coroutines take 100 µs of processor time more for a statement (measured with 8 keys). What is done here
 is what they do: send, wait until the socket is readable, take the results until there are no more.
 
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
+    from psycopg.abc import Buffer
     from psycopg.pq.abc import PGresult
+
+    from storage.session import AsyncSession
 
     Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -31,7 +37,7 @@ _MOST_PREPARED = 100
 class Lane:
     """An open connection that belongs to the running event loop from now on."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, connection: AsyncSession) -> None:
         self._connection = connection  # whoever forgets it closes it
         self._pgconn = connection.pgconn
         self._transformer = Transformer(connection)
@@ -63,16 +69,17 @@ class Lane:
             self._end(error)
             return
         formats = list(self._transformer.formats or ())
-        name = self._names.get(statement)
-        if name is None:
-            if len(self._names) >= _MOST_PREPARED:
-                self._names.clear()
-                self._steps.append(lambda: self._pgconn.send_query(b"DEALLOCATE ALL"))
-            name = self._names[statement] = b"look_up_%d" % len(self._names)
-            self._steps.append(lambda: self._pgconn.send_prepare(name, statement))
-        self._steps.append(
-            lambda: self._pgconn.send_query_prepared(name, sent, formats, result_format=Format.BINARY)
-        )
+        if self._connection.is_lent:
+            begin = b"BEGIN;" + self._connection.settling
+            self._steps += [
+                lambda: self._pgconn.send_query(begin),
+                lambda: self._pgconn.send_query_params(
+                    statement, sent, param_formats=formats, result_format=Format.BINARY
+                ),
+                lambda: self._pgconn.send_query(b"COMMIT"),
+            ]
+        else:
+            self._prepared(statement, sent, formats)
         self._step()
 
     def close(self) -> None:
@@ -83,6 +90,18 @@ class Lane:
             self._socket = -1
             self._done = None
             self._pgconn.finish()
+
+    def _prepared(self, statement: bytes, sent: Sequence[Buffer | None], formats: list[Format]) -> None:
+        name = self._names.get(statement)
+        if name is None:
+            if len(self._names) >= _MOST_PREPARED:
+                self._names.clear()
+                self._steps.append(lambda: self._pgconn.send_query(b"DEALLOCATE ALL"))
+            name = self._names[statement] = b"look_up_%d" % len(self._names)
+            self._steps.append(lambda: self._pgconn.send_prepare(name, statement))
+        self._steps.append(
+            lambda: self._pgconn.send_query_prepared(name, sent, formats, result_format=Format.BINARY)
+        )
 
     def _step(self) -> None:
         try:
@@ -106,8 +125,9 @@ class Lane:
                 result = self._pgconn.get_result()
                 if result is None:
                     break
-                self._result = result
-                if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
+                if result.status == ExecStatus.TUPLES_OK:
+                    self._result = result
+                elif result.status != ExecStatus.COMMAND_OK:
                     raise psycopg.errors.error_from_result(result)
             else:
                 return
@@ -116,7 +136,7 @@ class Lane:
             if self._steps:
                 self._step()
                 return
-            assert self._result is not None  # noqa: S101  # a statement has one result at least
+            assert self._result is not None  # noqa: S101  # a look-up has rows, if only one that says so
             self._transformer.set_pgresult(self._result)
             rows = self._transformer.load_rows(0, self._result.ntuples, tuple)
         except psycopg.Error as error:

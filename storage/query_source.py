@@ -187,7 +187,8 @@ class RowReader:
 
         decoder = RowDecoder([(column.name, _TYPES[column.type][0]) for column in self._columns])
         connection = self._connection
-        with self._source.errors(), connection.transaction():
+        # Rolled back: there is nothing to commit, and a COMMIT is a point of a run's that a fault can strike.
+        with self._source.errors(), connection.transaction(force_rollback=True):
             try:
                 connection.execute(_SQL["settle_read"], {"lock_timeout": _LOCK_TIMEOUT})
                 for block, sizes in copy_out.blocks(connection, self._statement):

@@ -37,15 +37,17 @@ def test_a_source_that_takes_long_is_left_alone(database):
         assert [] == list(batches)
 
 
-def test_a_source_whose_rows_wait_for_us_is_left_alone(database):
+def test_a_source_whose_rows_wait_for_us_is_left_alone(database, monkeypatch):
     """A server that cannot send on because the reader is busy is no silent one."""
+    # Longer than this process, on a busy machine, may need for the rows that have arrived already.
+    monkeypatch.setattr(watch, "SILENCE", 2.0)
     query = "SELECT repeat('x', 1000) AS t FROM generate_series(1, 60000)"
     source = QuerySource(database, bind_named(query, {}, where="q.sql"), {}, "q.sql")
     count = 0
     with watch.kept(), source.read(source.describe()) as rows:
         for batch in rows:
             if not count:
-                time.sleep(1.5)
+                time.sleep(3)
             count += batch.num_rows
     assert 60_000 == count
 

@@ -38,7 +38,7 @@ def examine(settings: Settings, project: Path) -> list[Finding]:
     """Look at Python, packages, the home folder, the database, and the project's jobs and models."""
     findings = [
         Finding("python", ok=True, found=platform.python_version()),
-        _packages("scoring", ("pyarrow", "onnx", "adbc-driver-postgresql", "pgpq"), "cpu"),
+        _packages("scoring", ("pyarrow", "onnx", "pgpq"), "cpu"),
         _onnxruntime(),
         _packages("read API", ("fastapi", "uvicorn"), "api"),
         _home(settings.home),

@@ -170,7 +170,8 @@ def fill(url: str, table: str, rows: int) -> None:
         if connection.execute("SELECT to_regclass(%s)", [table]).fetchone()[0]:
             return
         columns = ", ".join(f"{name} float8" for name in FEATURES)
-        connection.execute(f"CREATE TABLE {table} (id bigint, {columns})")
+        # A table has a key, and everybody who wants its order is given it by the index.
+        connection.execute(f"CREATE TABLE {table} (id bigint PRIMARY KEY, {columns})")
         for start in range(0, rows, 500_000):
             count = min(500_000, rows - start)
             batch = pa.record_batch(

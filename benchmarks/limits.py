@@ -27,11 +27,13 @@ ROWS = int(TABLE.rsplit("_", 1)[1])
 
 def read() -> Callable[[], object]:
     """Send every row over the wire, and drop it."""
-    statement = f"COPY (SELECT * FROM {TABLE}) TO STDOUT (FORMAT binary)"
+    from storage import copy_out
+
+    statement = f"COPY (SELECT * FROM {TABLE}) TO STDOUT (FORMAT binary)".encode()
 
     def stage() -> None:
-        with psycopg.connect(URL) as connection, connection.cursor().copy(statement) as copy:
-            for _ in copy:
+        with psycopg.connect(URL) as connection:
+            for _ in copy_out.blocks(connection, statement):
                 pass
 
     return stage

@@ -164,25 +164,14 @@ class Database:
             )
         return connection
 
-    def session(self, purpose: str, *options: str) -> dict[str, Any]:
-        """Return what every session of ours is opened with: name, encoding, and how long a silent peer is borne.
-
-        With server options `name=value`, those and the zone, too: for a driver other than ours, and for no pooler,
-        which refuses them. Options in the address itself, such as a search_path, stay: ours follow them.
-        """
-        settings = {
+    def session(self, purpose: str) -> dict[str, Any]:
+        """Return what every session of ours is opened with: name, encoding, and how long a silent peer is borne."""
+        return {
             "application_name": f"batchpred {purpose}",
             "client_encoding": "UTF8",
             "connect_timeout": "10",
             **_KEEPALIVES,
         }
-        if options:
-            own = conninfo.conninfo_to_dict(self.url).get("options")
-            said = [str(own)] if own else []
-            settings["options"] = " ".join(
-                [*said, *(f"-c {option}" for option in ("timezone=UTC", *options))]
-            )
-        return settings
 
     def pool(self, *, purpose: str, size: int, statement_timeout_ms: int) -> ConnectionPool[Connection]:
         """Make a pool of at most `size` reading connections; it is opened by the caller, in the background.

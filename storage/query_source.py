@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import threading
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import sql
 
-from storage import watch
+from storage import copy_out, watch
 from storage.database import is_transient
 from storage.queries import load
 from storage.sources import SourceColumn, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
@@ -51,33 +48,13 @@ _LOCK_TIMEOUT = "30s"
 # A question is asked again and again while its answer is no.
 _QUESTION_TIMEOUT = "30s"
 
-# Bytes PostgreSQL sends before the driver hands a record batch on; the default of 16 MB makes batches of
-# 330,000 narrow rows, more than a chunk.
-_BATCH_BYTES = 4_000_000
-
-# The Arrow driver gives no SQLSTATE for what happens in mid-stream, only words.
-_LOST = re.compile(
-    "terminating connection|server closed the connection|connection to server|could not receive data"
-    "|shutting down|starting up|recovery|lock timeout|deadlock"
-)
-
-
-# What helps, by SQLSTATE, where it is not the query that is wrong; and by which words the driver's text is known.
+# What helps, by SQLSTATE, where it is not the query that is wrong.
 _ADVICE = {
     "42501": "; grant SELECT on it to the user that reads, and run again",
     "53100": "; the source's disk is full, perhaps of what it sorts: free some and run again, what is done is kept",
     "53200": "; the source is out of memory: lower its work_mem, and run again",
     "55P03": "; something else has a table of the query locked: run again when that has ended",
 }
-_SAID = {
-    "permission denied": "42501",
-    "No space left on device": "53100",
-    "out of memory": "53200",
-    "lock timeout": "55P03",
-}
-
-# Connections to servers that no longer answer, which cannot be closed before the process ends.
-_left_open: list[ExitStack] = []
 
 
 @dataclass(frozen=True)
@@ -155,45 +132,19 @@ class QuerySource:
         `order` are columns to sort by, text by its bytes; without them rows come in any order, and in another
         one the next time. Raises SourceError.
         """
-        # The driver's own layer, not its DB-API: that one imports pandas, 0.17 s of the start of every run.
-        import adbc_driver_postgresql as driver
-        from adbc_driver_manager import AdbcConnection, AdbcStatement
-        from adbc_driver_manager import Error as DriverError
-
-        with self._session() as connection:
-            names = sql.SQL(", ").join(_selected(column) for column in columns)
-            selected = sql.SQL("SELECT {} FROM").format(names).as_string()
-            statement = self._wrapped(selected, connection, _ordered(order))
-        session = self.database.session(
-            "read", "default_transaction_read_only=on", f"lock_timeout={_LOCK_TIMEOUT}"
-        )
-        address = conninfo.make_conninfo(self.database.url, **session)
-        with ExitStack() as stack:
-            try:
-                before = watch.sockets_open()
-                stream = stack.enter_context(AdbcConnection(stack.enter_context(driver.connect(address))))
-                watched = watch.stream_since(before, self.database)
-                if watched:
-                    stack.callback(watched.close)
-                if watched:
-                    with AdbcStatement(stream) as asked:
-                        watched.pid = _batches(asked, _SQL["own_session"].decode()).read_all()[0][0].as_py()
-                sent = stack.enter_context(AdbcStatement(stream))
-            except DriverError as error:
-                raise self.fault(error) from error
-            reader = RowReader(sent, statement.decode(), self, watched)
-            try:
-                yield reader
-            finally:
-                if reader.cancelling and reader.cancelling.is_alive():
-                    # Closed under the hands of the thread that asks, the driver would crash the process.
-                    _left_open.append(stack.pop_all())
+        with closing(self.database.connect(purpose="read")) as connection:
+            with self.errors():
+                names = sql.SQL(", ").join(_selected(column) for column in columns)
+                selected = sql.SQL("COPY (SELECT {} FROM").format(names).as_string()
+                behind = f"{_ordered(order)}) TO STDOUT (FORMAT binary)"
+                statement = self._wrapped(selected, connection, behind)
+            yield RowReader(self, columns, connection, statement)
 
     @contextmanager
     def _session(self, **settings: str) -> Iterator[Connection]:
         settings["lock_timeout"] = _LOCK_TIMEOUT
         with (
-            self._errors(),
+            self.errors(),
             self.database.connect(purpose="source", read_only=True, settings=settings) as connection,
         ):
             yield connection
@@ -207,7 +158,7 @@ class QuerySource:
         return f"{before} (\n{self._bound(connection)}\n) AS source {behind}".encode()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """Say in one line what PostgreSQL had against the query."""
         try:
             yield
@@ -219,77 +170,44 @@ class QuerySource:
             fault.is_transient = is_transient(error)
             raise fault from error
 
-    def fault(self, error: Exception) -> SourceError:
-        """Take PostgreSQL's words out of what the Arrow driver raised: the line after ERROR."""
-        found = re.search(r"(?:ERROR|FATAL):\s*(.+)", str(error))
-        said = f"PostgreSQL says: {found.group(1)}" if found else str(error).splitlines()[0]
-        state = next((state for words, state in _SAID.items() if words in str(error)), "")
-        fault = SourceError(f"{self.where}: {self.database.redact(said)}{_ADVICE.get(state, '')}")
-        fault.is_transient = bool(_LOST.search(str(error)))
-        return fault
-
 
 class RowReader:
     """The rows of a query as Arrow record batches, in the order the database gives them."""
 
     def __init__(
-        self, statement: Any, text: str, source: QuerySource, watched: watch.Stream | None = None
+        self, source: QuerySource, columns: Sequence[SourceColumn], connection: Connection, statement: bytes
     ) -> None:
-        self._statement = statement
-        self._text = text
         self._source = source
-        self._watched = watched
-        self.cancelling: threading.Thread | None = None
+        self._columns = columns
+        self._connection = connection
+        self._statement = statement
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Run the query and yield record batches of a few megabytes until it is done. Raises SourceError.
+        """Run the query and yield record batches of a few megabytes until it is done. Raises SourceError."""
+        from storage.copy_decode import RowDecoder, RowsUnlikeColumnsError
 
-        The statement is sent here, by the thread that reads: the driver makes an error of its own of a Ctrl-C
-        that arrives while the main thread is inside it.
-        """
-        from adbc_driver_manager import Error as DriverError
-        from adbc_driver_postgresql import StatementOptions
-
-        try:
-            self._statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)})
-            with self._waiting():
-                batches = _batches(self._statement, self._text)
-        except DriverError as error:
-            raise self._source.fault(error) from error
-        while True:
+        decoder = RowDecoder([(column.name, _TYPES[column.type][0]) for column in self._columns])
+        connection = self._connection
+        # Rolled back: there is nothing to commit, and a COMMIT is a point of a run's that a fault can strike.
+        with self._source.errors(), connection.transaction(force_rollback=True):
             try:
-                with self._waiting():
-                    batch = batches.read_next_batch()
-            except StopIteration:
-                return
-            except (OSError, ValueError) as error:  # Arrow's way to say what PostgreSQL said in mid-stream
-                raise self._source.fault(error) from error
-            yield batch
+                connection.execute(_SQL["settle_read"], {"lock_timeout": _LOCK_TIMEOUT})
+                for block, sizes in copy_out.blocks(connection, self._statement):
+                    batch = decoder.decode(block, sizes)
+                    with watch.paused(connection):
+                        yield batch
+            except BaseException as error:
+                connection.close()  # in mid-stream the server understands nothing else
+                if isinstance(error, RowsUnlikeColumnsError):
+                    raise SourceError(f"{self._source.where}: {error}; run again") from error
+                raise
 
     def cancel(self) -> None:
         """Make a read that is under way in another thread stop now, even where the server does not answer."""
-
-        def ask() -> None:
-            with suppress(Exception):  # it may have ended by itself in this very moment
-                self._statement.cancel()
-
-        self.cancelling = threading.Thread(target=ask, name="batchpred-cancel", daemon=True)
-        self.cancelling.start()
-        self.cancelling.join(watch.ANSWER)
-        if self._watched and self.cancelling.is_alive():
-            self._watched.cut()
-
-    def _waiting(self) -> AbstractContextManager[None]:
-        return self._watched.waiting() if self._watched else nullcontext()
-
-
-def _batches(statement: Any, text: str) -> pa.RecordBatchReader:
-    """Send a statement by the Arrow driver and return its rows as they come."""
-    import pyarrow as pa
-
-    statement.set_sql_query(text)
-    stream, _ = statement.execute_query()
-    return pa.RecordBatchReader.from_stream(stream)
+        try:
+            self._connection.cancel_safe(timeout=watch.ANSWER)
+        except psycopg.Error:
+            watch.cut(self._connection)
 
 
 def _selected(column: SourceColumn) -> sql.Composable:

@@ -21,6 +21,7 @@ has no network to fail, and a system whose kernel does not count the silence (an
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import socket
@@ -30,11 +31,9 @@ import time
 import weakref
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 
 from storage.queries import load
@@ -60,11 +59,11 @@ _LAST_DATA = struct.Struct("=44xIII")
 
 @dataclass
 class _Watch:
-    """Who is watched, how many want it, and how often a connection was given up."""
+    """Who is watched, who waits since when, how many want it, and how often a connection was given up."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     connections: weakref.WeakKeyDictionary[Any, Database] = field(default_factory=weakref.WeakKeyDictionary)
-    streams: weakref.WeakSet[Stream] = field(default_factory=weakref.WeakSet)
+    waiting_since: weakref.WeakKeyDictionary[Any, float] = field(default_factory=weakref.WeakKeyDictionary)
     wanted: int = 0
     given_up: int = 0
     done: threading.Event = field(default_factory=threading.Event)
@@ -101,94 +100,29 @@ def kept() -> Iterator[None]:
                 _watch.done.set()
 
 
-class Stream:
-    """The connection of a driver that shows neither its socket nor its state: found, and told of, by its user."""
-
-    def __init__(self, sock: socket.socket, database: Database) -> None:
-        self._socket = sock
-        self.database = database
-        self.pid = 0
-        self._since: float | None = None
-        with _watch.lock:
-            _watch.streams.add(self)
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Say that an answer is waited for."""
-        self._since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._since = None
-
-    def silent(self) -> bool:
-        """Whether an answer is waited for and no byte has come or gone for too long."""
-        since = self._since
-        return since is not None and time.monotonic() - since >= SILENCE and _is_silent(self._socket)
-
-    def cut(self) -> None:
-        """Shut the connection down, under whoever waits for it."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Let go of the socket, which the driver closes itself."""
-        with _watch.lock:
-            _watch.streams.discard(self)
-        self._socket.close()
+@contextmanager
+def paused(connection: Connection) -> Iterator[None]:
+    """Leave a connection alone for the length of the block: we are busy with what came, and its server may wait."""
+    _watch.waiting_since[connection] = math.inf
+    try:
+        yield
+    finally:
+        _watch.waiting_since[connection] = time.monotonic()
 
 
-def sockets_open() -> set[int]:
-    """The descriptors of this process that are TCP sockets; empty where the system does not show them."""
-    found = set()
-    with suppress(OSError):
-        for entry in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):
-                if entry.is_socket():
-                    found.add(int(entry.name))
-    return found
-
-
-def stream_since(before: set[int], database: Database) -> Stream | None:
-    """The one connection that a driver has opened since `before` was noted; None where that is not certain."""
-    found = [
-        sock for descriptor in sockets_open() - before - _own() if (sock := _connected(descriptor, database))
-    ]
-    if len(found) == 1:
-        return Stream(found[0], database)
-    for sock in found:
-        sock.close()
-    return None
-
-
-def _connected(descriptor: int, database: Database) -> socket.socket | None:
-    """A second handle of a socket that is connected to the database's port; None where it is not."""
-    ports = str(conninfo.conninfo_to_dict(database.url).get("port") or 5432).split(",")
-    with suppress(OSError):
-        sock = socket.socket(fileno=os.dup(descriptor))
-        with suppress(OSError):
-            if sock.family in _NETWORK and str(sock.getpeername()[1]) in ports:
-                return sock
-        sock.close()
-    return None
-
-
-def _own() -> set[int]:
-    with _watch.lock:
-        return {connection.fileno() for connection in _watch.connections if not connection.closed}
+def cut(connection: Connection) -> None:
+    """Shut a connection down, under whoever waits for it in another thread."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _keep(done: threading.Event) -> None:
     while not done.wait(LOOK_EVERY):
         with _watch.lock:
-            connections, streams = list(_watch.connections.items()), list(_watch.streams)
+            connections = list(_watch.connections.items())
         for connection, database in connections:
             with suppress(OSError, psycopg.Error):  # it was closed in this very moment
                 _look_at(connection, database)
-        for stream in streams:
-            if stream.silent() and not _is_at_work(stream.database, stream.pid, ANSWER) and stream.silent():
-                _give_up(stream.database)
-                stream.cut()
 
 
 def _look_at(connection: Connection, database: Database) -> None:
@@ -205,7 +139,10 @@ def _look_at(connection: Connection, database: Database) -> None:
 
 
 def _waits(connection: Connection) -> bool:
-    return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.ACTIVE
+    """Whether an answer is waited for, and has been for long, where `paused` says since when."""
+    if connection.closed or connection.pgconn.transaction_status != TransactionStatus.ACTIVE:
+        return False
+    return time.monotonic() - _watch.waiting_since.get(connection, -math.inf) >= SILENCE
 
 
 def _give_up(database: Database) -> None:

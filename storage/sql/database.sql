@@ -42,5 +42,10 @@ SELECT pg_backend_pid(),
                   AND state IN ('active', 'fastpath function call')
                   AND wait_event_type IS DISTINCT FROM 'Client');
 
--- name: own_session
-SELECT pg_backend_pid();
+-- name: settle_read
+-- What a source is read with, in this transaction alone. Its last rows may wait in the network for a slow reader, with
+-- nothing left to do for the server: no reason to end the session.
+SELECT set_config('transaction_read_only', 'on', true),
+       set_config('lock_timeout', %(lock_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', '0', true),
+       set_config('TimeZone', 'UTC', true);

@@ -81,7 +81,7 @@ class Points:
         leave, execute = psycopg.Transaction.__exit__, psycopg.Cursor.execute
 
         def watched_exit(transaction, kind, error, where):
-            if kind is not None or not transaction._outer_transaction:
+            if kind is not None or not transaction._outer_transaction or transaction.force_rollback:
                 return leave(transaction, kind, error, where)
             return self._around("COMMIT", transaction._conn, lambda: leave(transaction, kind, error, where))
 

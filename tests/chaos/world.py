@@ -100,9 +100,7 @@ class World:
         self.job = self.folder / "chaos.job.yaml"
         self.job.write_text(JOB, encoding="utf-8")
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(
-            ["tests.chaos.child", "onnxruntime", "adbc_driver_postgresql.dbapi"]
-        )
+        self._processes.set_forkserver_preload(["tests.chaos.child", "onnxruntime"])
         self._count = 0
 
     @contextmanager

@@ -52,8 +52,7 @@ def login(database):
 @pytest.fixture
 def bouncer(login):
     """A pooler that lends three sessions of that login."""
-    # The driver that reads a query's rows sets its options as it connects; the rest sets none.
-    with bouncing(login, SIZE, more="ignore_startup_parameters = options\n") as bouncer:
+    with bouncing(login, SIZE) as bouncer:
         yield bouncer
 
 

@@ -48,6 +48,21 @@ def test_a_source_that_takes_long_is_left_alone(database):
         assert [] == list(batches)
 
 
+def test_a_source_whose_rows_wait_for_us_is_left_alone(database, monkeypatch):
+    """A server that cannot send on because the reader is busy is no silent one."""
+    # Longer than this process, on a busy machine, may need for the rows that have arrived already.
+    monkeypatch.setattr(watch, "SILENCE", 2.0)
+    query = "SELECT repeat('x', 1000) AS t FROM generate_series(1, 60000)"
+    source = QuerySource(database, bind_named(query, {}, where="q.sql"), {}, "q.sql")
+    count = 0
+    with watch.kept(), source.read(source.describe()) as rows:
+        for batch in rows:
+            if not count:
+                time.sleep(3)
+            count += batch.num_rows
+    assert 60_000 == count
+
+
 def test_a_run_whose_network_swallows_everything_ends_and_can_be_taken_up(run, database, monkeypatch):
     """It ends as failed with one clear line in a stated time, and the next run goes on where it was."""
     monkeypatch.setattr(jobs.run, "RETRY_DELAYS", ())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
-from jobs.gatekeeper import examine
 from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
+from jobs.model_cache import ModelCache
 from jobs.remote_models import fetch_remote, is_remote, shown
 from jobs.summary import batches_for
 from jobs.sums import listed
@@ -231,7 +231,7 @@ def resolve_model(
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
-            prepared = examine(listed(path, path.read_bytes()))
+            prepared = ModelCache(runtime.model_cache).examined(listed(path, path.read_bytes()))
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256

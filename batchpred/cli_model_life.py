@@ -1,4 +1,4 @@
-"""`batchpred models promote | rollback | retire | delete | diff | pull | verify | history`: a version's life."""
+"""`batchpred models promote | rollback | delete | diff | pull | verify | history`: a version's life."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 
 from batchpred import console, gating
 from batchpred.cli_options import Json
+from batchpred.cli_retire import retire
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from storage.model_life import AliasMove
-    from storage.registry import ModelVersion
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
@@ -199,54 +199,6 @@ def verify(as_json: Json = False) -> None:
     raise typer.Exit(1 if bad else 0)
 
 
-def retire(
-    what: Annotated[
-        str, typer.Argument(metavar="REF|NAME", help="NAME/N; or NAME with --older-than or --metric.")
-    ],
-    why: Annotated[str | None, typer.Option(help="Recorded, and told to who asks for the version.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take a retired version back.")] = False,
-    older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Versions pushed longer ago, such as 180d.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Versions whose metric is so, such as 'auc<0.7'.")
-    ] = None,
-    keep: Annotated[int, typer.Option(min=0, help="Leave the newest KEEP versions alone.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Take versions out of use: no alias can point at them and no run score with them; never one in use."""
-    from storage import model_life, registry
-    from storage.errors import ConfigurationError
-
-    by_rule = older_than is not None or metric is not None
-    if undo and (by_rule or why):
-        raise ConfigurationError("--undo takes back one version: batchpred models retire NAME/N --undo")
-    age, rule = _age(older_than), _rule(metric)
-    ref = None if by_rule else registry.ModelRef.parse(what)
-    database = Settings.read().database()
-    changed: list[ModelVersion] = []
-    with database.errors("retire"), database.connect(purpose="retire", as_writer=True) as connection:
-        if ref is not None:
-            done = (
-                model_life.take_back(connection, ref)
-                if undo
-                else model_life.retire(connection, ref, why or "no reason given")
-            )
-            changed = [done[0]] if done[1] else []
-        else:
-            said = " and ".join(filter(None, [older_than and f"older than {older_than}", metric]))
-            for each in model_life.retirable(connection, what, older_than=age, metric=rule, keep=keep):
-                one = registry.ModelRef(each.name, version=each.version)
-                changed.append(model_life.retire(connection, one, why or said)[0])
-    if as_json:
-        console.print_json({"undone" if undo else "retired": [str(each) for each in changed]})
-        return
-    if not changed:
-        console.out.print("nothing to do")
-    for each in changed:
-        console.out.print(f"{each} is {'in use again' if undo else f'retired: {each.retired_why}'}")
-
-
 def delete(ref: Annotated[str, typer.Argument(metavar="REF", help="NAME/N")], as_json: Json = False) -> None:
     """Delete a version's file; never one that an alias or a run with predictions needs. Its history stays."""
     from storage import model_life
@@ -324,28 +276,3 @@ def _day(text: str) -> tuple[datetime, datetime]:
     except ValueError:
         raise ConfigurationError(f"--on {text!r} is no date; write it as 2026-03-03") from None
     return start, start + timedelta(days=1)
-
-
-def _age(text: str | None) -> timedelta | None:
-    from storage.errors import ConfigurationError
-
-    if text is None:
-        return None
-    if text[:-1].isdigit() and text[-1] in "hdw":
-        return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[text[-1]]: int(text[:-1])})
-    raise ConfigurationError(f"--older-than {text!r} is no age; write a number and h, d or w, such as 180d")
-
-
-def _rule(text: str | None) -> tuple[str, str, float] | None:
-    from storage.errors import ConfigurationError
-
-    if text is None:
-        return None
-    for sign in "<>":
-        name, found, bound = text.partition(sign)
-        try:
-            if found and name.strip():
-                return name.strip(), sign, float(bound)
-        except ValueError:
-            break
-    raise ConfigurationError(f"--metric {text!r} is no rule; write 'auc<0.7' or 'rmse>2.5'")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
+from jobs.hub import Hub
 from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
@@ -56,6 +57,7 @@ class Runtime:
     model_cache: Path
     threads: int | None = None
     mlflow: MlflowServer = field(default_factory=MlflowServer)
+    hub: Hub = field(default_factory=Hub)
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def resolve_model(
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
     elif is_remote(ref):
-        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache)
+        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache, runtime.hub)
         name, version, data, sha256, notes = (
             remote.name,
             remote.version,

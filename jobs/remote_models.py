@@ -1,4 +1,4 @@
-"""Models that live elsewhere: in MLflow (`mlflow:`) or in object storage (`s3://`, `gs://`, `abfs://`).
+"""Models that live elsewhere: in MLflow (`mlflow:`), object storage (`s3://`, `gs://`, `abfs://`), a hub (`hf:`).
 
 What a reference names is asked at every run. The file is fetched only where it is not cached yet, examined as a
 push would examine it, and kept in the cache under its digest, which is verified on every load. Beside the files the
@@ -15,7 +15,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import ModelError
-from jobs.mlflow_registry import MlflowRef, MlflowServer, RegistryOutageError, onnx_file_of
+from jobs.http_get import RegistryOutageError
+from jobs.hub import Hub, HubRef
+from jobs.mlflow_registry import MlflowRef, MlflowServer, onnx_file_of
 from jobs.model_cache import ModelCache
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _SETTLED_SECONDS = 60.0  # a second of the store's resolution, and as much as its clock and ours may differ
 # Those that a source's path may have too.
 _SCHEMES = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "az://")
+_HUB = Hub()
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,21 @@ class RemoteModel:
 
 def is_remote(ref: str) -> bool:
     """Tell whether a reference names a model outside batchpred's own registry."""
-    return ref.startswith(("mlflow:", *_SCHEMES))
+    return ref.startswith(("mlflow:", "hf:", *_SCHEMES))
 
 
-def fetch_remote(ref: str, server: MlflowServer, cache: Path) -> RemoteModel:
+def fetch_remote(ref: str, server: MlflowServer, cache: Path, hub: Hub = _HUB) -> RemoteModel:
     """Find what a reference names now, and get it from the cache or from where it is.
 
     Raises ModelError, and RegistryOutageError where the other side does not answer and nothing is cached.
     """
     if ref.startswith("mlflow:"):
         return _from_mlflow(ref, server, ModelCache(cache))
+    if ref.startswith("hf:"):
+        asked = HubRef.parse(ref)
+        # What a commit names is settled for good: nothing is asked where it is cached.
+        sha256, data = ModelCache(cache).get(f"{hub.place} {ref}", lambda: hub.read(asked))
+        return RemoteModel(asked.name, None, sha256, data, ())
     return _from_storage(ref, ModelCache(cache))
 
 

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jobs.errors import ModelError
-from jobs.mlflow_registry import MlflowServer, RegistryOutageError
+from jobs.http_get import RegistryOutageError
+from jobs.mlflow_registry import MlflowServer
 from jobs.remote_models import _opened, fetch_remote, is_remote, shown
 from tests.unit import onnx_models as models
 

@@ -10,7 +10,8 @@ import pytest
 from pyarrow import fs
 
 from jobs.errors import ModelError
-from jobs.mlflow_registry import MlflowServer, RegistryOutageError
+from jobs.http_get import RegistryOutageError
+from jobs.mlflow_registry import MlflowServer
 from jobs.remote_models import fetch_remote
 from tests.unit import onnx_models as models
 

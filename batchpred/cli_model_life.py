@@ -44,7 +44,7 @@ def promote(
 ) -> None:
     """Point an alias at a version: the next run of every job that names the alias scores with it.
 
-    A version that fails a gate of gates.yaml is not promoted, exit code 3.
+    A version that fails a gate of gates.yaml, or lacks the signature it asks for, is not promoted, exit code 3.
     """
     from jobs.gates import require
     from storage import model_life, registry
@@ -54,6 +54,7 @@ def promote(
     with database.errors("promote"), database.connect(purpose="promote", as_writer=True) as connection:
         version = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
         registry.check_name("alias", alias)
+        gating.require_signed_version(settings, connection, version, gates)
         champion = gating.champion_of(connection, version.name, alias)
         if champion is None or champion.version != version.version:
             held = gating.hold_gates(
@@ -179,24 +180,43 @@ def pull(
         console.out.print(f"{version}  {version.sha256[:12]}  {len(data):,} bytes written to {target}")
 
 
-def verify(as_json: Json = False) -> None:
-    """Hash every stored model file anew; exit code 1 where one is not what was pushed."""
+def verify(
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The file that says who signs; gates.yaml here if there is one.", exists=True),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hash every stored model file anew, and check the signatures that gates.yaml asks for.
+
+    Exit code 1 where a file is not what was pushed, a signature is not good, or one an alias points at has none.
+    """
     from storage import model_life
 
-    database = Settings.read().database()
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("verify"), database.connect(purpose="verify") as connection:
         files = model_life.verify(connection)
-    bad = [file for file in files if file.status != "ok"]
+        bad = [file for file in files if file.status != "ok"]
+        signatures = gating.check_signatures(settings, connection, gates, {file.sha256 for file in bad})
+    refused = [each for each in signatures if each["status"] == "refused"]
     if as_json:
-        console.print_json({"files": [vars(file) for file in files]})
+        console.print_json({"files": [vars(file) for file in files], "signatures": signatures})
     else:
         for file in bad:
             console.print_error(
                 f"model file {file.sha256[:12]} ({', '.join(file.versions)}) is {file.status}; no run will use it: "
                 "push the file again under a new version, or restore the database"
             )
+        for each in refused:
+            console.print_error(each["said"])
         console.out.print(f"{len(files)} file(s) verified, {len(bad)} not as pushed")
-    raise typer.Exit(1 if bad else 0)
+        if signatures:
+            unsigned = sum(each["status"] == "unsigned" for each in signatures)
+            console.out.print(
+                f"{len(signatures)} version(s) must be signed: {len(refused)} refused, {unsigned} unsigned, unused"
+            )
+    raise typer.Exit(1 if bad or refused else 0)
 
 
 def delete(ref: Annotated[str, typer.Argument(metavar="REF", help="NAME/N")], as_json: Json = False) -> None:
@@ -241,7 +261,9 @@ def _story(connection: Any, name: str, alias: str | None) -> list[dict[str, Any]
             rows.append(_line(each.created_at, "pushed", str(each), f"from {each.source}", by))
         for event in model_life.events(connection, name):
             what = f"{name}/{event['version']}" if event["version"] else name
-            said = "; ".join(f"{key}: {_listed(value)}" for key, value in event["details"].items())
+            said = "; ".join(
+                f"{key}: {_listed(value)}" for key, value in event["details"].items() if key != "signature"
+            )
             rows.append(_line(event["happened_at"], event["kind"], what, said, event["done_by"]))
     # A push and the alias it moves are of one moment: the push comes first.
     return sorted(rows, key=lambda row: (row["at"], row["event"] != "pushed"))

@@ -170,6 +170,7 @@ def _hold(
     from jobs.gates import require
 
     assert asked.version is not None  # noqa: S101  # the push before gave it
+    gating.require_signed_version(settings, connection, asked.version, asked.gates)
     is_new = champion is not None and champion.version != asked.version.version
     held = gating.hold_gates(
         settings,

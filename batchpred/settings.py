@@ -72,7 +72,9 @@ class Settings:
         """Return what a run needs from its surroundings."""
         from jobs.plan import Runtime
 
-        return Runtime(self.database(), self.home / "models", mlflow=self.mlflow(), hub=self.hub())
+        return Runtime(
+            self.database(), self.home / "models", mlflow=self.mlflow(), hub=self.hub(), environ=self.environ
+        )
 
     def hub(self) -> Hub:
         """Return the hub of `hf:` models, under the names its own client reads."""

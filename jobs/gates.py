@@ -8,6 +8,7 @@
           logloss: {max: 0.6, max_rise: 0.02}
         min_coverage: 0.99                     # share of the holdout's rows that get a prediction
         latency: {max_ms_per_10k: 500, max_ratio: 1.5}
+        signed_by: keys/release.pem            # held at each run too, and not to be overridden: jobs/signing.py
         retire: {older_than: 180d, metrics: {auc: {min: 0.7}}, keep: 3}  # no gate: jobs.gates.RetireRule
 
 At a push a metric that nobody gave is not held; at a promotion it fails. Without a champion, or where it lacks the
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from jobs.errors import JobError, JobFileError
 from jobs.jobfile import faults_of, text_of
-from jobs.jobspec.values import Duration, Share, Strict
+from jobs.jobspec.values import Duration, NotEmpty, Share, Strict
 from jobs.yamlfile import read_document
 from storage.retirement import Rule
 
@@ -45,6 +46,10 @@ def _version(value: Any) -> Any:
     if type(value) is not int or value != 1:
         raise ValueError("version: write 1, the only one there is")
     return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class MetricBounds(Strict):
@@ -105,6 +110,10 @@ class ModelGates(Strict):
     metrics: dict[str, MetricGate] = Field(default_factory=dict)
     min_coverage: Share | None = Field(None, description="Share of the holdout's rows with a prediction.")
     latency: LatencyGate | None = None
+    signed_by: Annotated[list[NotEmpty], BeforeValidator(_as_list)] = Field(
+        default_factory=list,
+        description="Keys or certificates, of which one has signed each version that is used.",
+    )
     retire: RetireRule | None = Field(None, description="No gate: when versions are taken out of use.")
 
 
@@ -117,6 +126,11 @@ class Gates(Strict):
     def of(self, name: str) -> ModelGates:
         """The gates of a model: its own, else those of "*", else none."""
         return self.models.get(name) or self.models.get("*") or ModelGates()
+
+    def signers(self, name: str) -> list[str]:
+        """The keys a model's versions must be signed by: its own, else those of "*" whatever else it says."""
+        own, others = (self.models.get(each) for each in (name, "*"))
+        return (own and own.signed_by) or (others and others.signed_by) or []
 
 
 @dataclass(frozen=True)

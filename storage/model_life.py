@@ -235,6 +235,19 @@ def record(connection: Connection, name: str, version: int | None, kind: str, de
     connection.execute(_SQL["record_event"], values)
 
 
+def keep_signature(connection: Connection, version: ModelVersion, signature: bytes, by: str) -> None:
+    """Keep a signature of a version's file; it stands for those before it. `by` says which key verified it."""
+    details = {"by": by, "signature": signature.decode()}
+    record(connection, version.name, version.version, "signed", details)
+
+
+def signature_of(connection: Connection, version: ModelVersion) -> bytes | None:
+    """Return the newest signature of a version's file, or None."""
+    ids = {"name": version.name, "version": version.version}
+    row = connection.execute(_SQL["signature"], ids).fetchone()
+    return row["signature"].encode() if row else None
+
+
 def alias_moves(connection: Connection, name: str, alias: str | None = None) -> list[Row]:
     """List the moves of a name's aliases, or of one, in order. Raises ModelNotFoundError for an unknown name."""
     rows = connection.execute(_SQL["moves"], {"name": name, "alias": alias}).fetchall()

@@ -1,5 +1,7 @@
 """`batchpred models …` as a person types it, in this process: output, exit codes, and the mistakes people make."""
 
+import sys
+
 import pytest
 from onnx import TensorProto, helper
 
@@ -138,3 +140,19 @@ def test_gates_stop_a_promotion(three, tmp_path):
     gates = [each["why"] for each in story if each["event"] == "gates"]
     assert [True, False, False] == ["failed: none" in each for each in gates]
     assert "override: the metric was wrong" in gates[-1]
+
+
+def test_without_its_library_a_signature_is_asked_for_all_the_same(three, tmp_path, monkeypatch):
+    """Where the extra is missing an unsigned version is refused as ever, and a signed one with what to install."""
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    (tmp_path / "keys.pem").write_text("-----BEGIN PUBLIC KEY-----")
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {'*': {signed_by: keys.pem}}\n")
+    code, said = three("models", "promote", "add/2")
+    assert (3, True) == (code, "add/2 is not signed, and gates.yaml asks for keys.pem" in said), said
+    (tmp_path / "2.sig").write_text("{}")
+    code, said = three("models", "push", "add", "2.onnx", "--signature", "2.sig")
+    assert (2, True) == (code, 'pip install "batchpred[signing]"' in said), said
+    (tmp_path / "gates.yaml").unlink()
+    code, said = three("models", "push", "add", "2.onnx", "--signature", "2.sig")
+    assert (0, True) == (code, "verified by no key" in said), said
+    assert 0 == three("models", "promote", "add/2")[0]

@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+if not os.environ.get("BATCHPRED_TEST_MLFLOW"):
+    pytest.skip("needs an MLflow and a moto server: make test-models", allow_module_level=True)
 from pyarrow import fs
 
 from jobs.errors import ModelError

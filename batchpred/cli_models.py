@@ -11,6 +11,7 @@ import typer
 from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
 from batchpred.cli_options import Json
 from batchpred.settings import Settings
+from storage.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from storage.registry import ModelVersion
@@ -40,16 +41,39 @@ def push(
         Path | None,
         typer.Option(help="The gates it must pass; gates.yaml here if there is one.", exists=True),
     ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(help="A signature of the file; that of a version it is already, too.", dir_okay=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check an ONNX file and store it as the next version of NAME."""
     from jobs.gatekeeper import examine
     from jobs.gates import require
-    from storage import registry
+    from jobs.signing import read_signature
+    from storage import model_life, registry
 
     facts = registry.Facts(_metrics(metric or []), _pairs("--tag", tag or []), _card(card))
-    prepared = examine(file.read_bytes())
+    given = file.read_bytes()
+    signed = read_signature(signature) if signature else None
+    prepared = examine(given)
     settings = Settings.read()
+    if signed is not None and prepared.data != given:
+        raise ConfigurationError(
+            f"{file.name} has ZipMaps, which a push takes out, and the signature would be of another file: push it "
+            "without, sign what `batchpred models pull` writes, and push that with its signature"
+        )
+    by = "nobody"
+    if signed is not None or alias is not None:
+        by = gating.require_signature(
+            settings,
+            name,
+            f"{name}: {file.name}",
+            gates,
+            data=lambda: prepared.data,
+            signature=signed,
+            remedy="push it with --signature FILE",
+        )
     database = settings.database()
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
         held = gating.hold_gates(
@@ -65,15 +89,18 @@ def push(
         )
         gating.show_gates(held)
         require(f"{name}: {file.name}", held)
-        version, is_new = registry.push(
-            connection,
-            name,
-            prepared.data,
-            described=prepared.described,
-            source=file.name,
-            alias=alias,
-            facts=facts,
-        )
+        with connection.transaction():
+            version, is_new = registry.push(
+                connection,
+                name,
+                prepared.data,
+                described=prepared.described,
+                source=file.name,
+                alias=alias,
+                facts=facts,
+            )
+            if signed is not None:
+                model_life.keep_signature(connection, version, signed, by)
     if as_json:
         console.print_json({**_plain(version), "is_new": is_new})
         return
@@ -81,6 +108,8 @@ def push(
     console.out.print(
         f"{file.name} {what} {version.name}/{version.version}  {version.sha256[:12]}", markup=False
     )
+    if signed is not None:
+        console.out.print(f"  its signature is kept, verified by {by}", markup=False)
     for note in (*version.notes, *_alias_lines(version)):
         console.out.print(f"  {note}")
     if not is_new and facts != registry.Facts():

@@ -39,7 +39,8 @@ def release(
         str | None, typer.Option(metavar="OUTPUT", help="The output to evaluate, such as 'probabilities[1]'.")
     ] = None,
     job: Annotated[
-        str | None, typer.Option(help="Take `features` from this job: for one matrix input.")
+        str | None,
+        typer.Option(help="Take `features` and `transform` from this job, for the holdout's rows."),
     ] = None,
     gates: Annotated[
         Path | None,
@@ -60,6 +61,7 @@ def release(
     from jobs.gates import FILE
     from jobs.holdout import Holdout
     from jobs.jobfile import choose_jobs
+    from jobs.transform import load_transform
 
     settings = Settings.read()
     database = settings.database()
@@ -67,7 +69,10 @@ def release(
     gates = gates or (in_project if in_project.is_file() else None)
     asked = Release(name, file, run_training, score=score, gates=gates, alias=alias)
     if job is not None:
-        asked.features = choose_jobs(project, [job], settings.environ)[0][0].job.features
+        job_file = choose_jobs(project, [job], settings.environ)[0][0]
+        asked.features = job_file.job.features
+        if job_file.job.transform is not None:
+            asked.transform = load_transform(job_file.job.transform, job_file.path.parent)
     if holdout is not None:
         asked.holdout = Holdout.of(holdout, database, label)
     move = None

@@ -53,6 +53,73 @@ def hold_gates(
     return hold(asked, candidate, reigning, need_metrics=need_metrics)
 
 
+def require_signature(
+    settings: Settings,
+    name: str,
+    label: str,
+    gates: Path | None,
+    *,
+    data: Callable[[], bytes],
+    signature: bytes | None,
+    remedy: str,
+) -> str:
+    """Say which key signed a version's bytes; "no key" where the gates file asks for none.
+
+    Raises NotSignedError where it asks for one and the signature is missing or not good.
+    """
+    from jobs.gates import FILE
+    from jobs.signing import trust_of
+
+    trust = trust_of(gates or Path(FILE), name, settings.environ)
+    if trust is None:
+        return "no key: none is named in gates.yaml"
+    return trust.require(label, data(), signature, remedy=remedy).name
+
+
+def require_signed_version(
+    settings: Settings, connection: Connection, version: ModelVersion, gates: Path | None
+) -> None:
+    """Raise NotSignedError where the gates file asks for a signature that a version does not have."""
+    from jobs.signing import sign_and_push
+    from storage import model_life, registry
+
+    require_signature(
+        settings,
+        version.name,
+        str(version),
+        gates,
+        data=lambda: registry.fetch(connection, version.sha256, settings.home / "models"),
+        signature=model_life.signature_of(connection, version),
+        remedy=sign_and_push(version),
+    )
+
+
+def check_signatures(
+    settings: Settings, connection: Connection, gates: Path | None, damaged: set[str]
+) -> list[dict[str, str]]:
+    """Check the signature of every version that must have one, retired ones and damaged files left out.
+
+    Each is a dict of model, status (ok, refused, or unsigned where no alias points at it) and what is to be said.
+    """
+    from jobs.gates import FILE
+    from jobs.signing import NotSignedError, trust_of
+    from storage import model_life, registry
+
+    found = []
+    for version in registry.versions(connection):
+        is_wanted = version.retired_at is None and version.sha256 not in damaged
+        if not is_wanted or trust_of(gates or Path(FILE), version.name, settings.environ) is None:
+            continue
+        status, said = "ok", ""
+        try:
+            require_signed_version(settings, connection, version, gates)
+        except NotSignedError as error:
+            has_none = model_life.signature_of(connection, version) is None
+            status, said = "unsigned" if has_none and not version.aliases else "refused", str(error)
+        found.append({"model": str(version), "status": status, "said": said})
+    return found
+
+
 def show_gates(held: list[Held]) -> None:
     """Print the gates that were held, a line each, on stderr: the result is what the command did."""
     for each in held:

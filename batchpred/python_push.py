@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchpred.gating import champion_of, hold_gates
+from batchpred.gating import champion_of, hold_gates, require_signature
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ def push(
     described["notes"] = [*described["notes"], said, *parity.notes]
     settings = Settings.read()
     database = settings.database()
+    if alias is not None:
+        remedy = (
+            "push it without an alias, sign what `batchpred models pull` writes, push that, and promote it"
+        )
+        require_signature(
+            settings, name, name, gates, data=lambda: prepared.data, signature=None, remedy=remedy
+        )
     with database.errors("push"), database.connect(purpose="push", as_writer=True) as connection:
         held = hold_gates(
             settings,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from batchpred.settings import Settings
     from jobs.holdout import Holdout
+    from jobs.transform import Transform
     from storage.database import Connection
     from storage.registry import ModelVersion
 
@@ -50,6 +51,7 @@ class Release:
     holdout: Holdout | None = None
     score: str | None = None
     features: Mapping[str, str | None] = field(default_factory=dict)
+    transform: Transform | None = None
     gates: Path | None = None
     alias: str = "champion"
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -144,7 +146,9 @@ def _evaluate(
         kept = registry.fetch(connection, champion.sha256, settings.home / "models")
         models.append(Model.load(kept, sha256=champion.sha256, name=str(champion)))
         versions.append(champion)
-    found = evaluate(asked.holdout, models, score=asked.score, features=asked.features)
+    found = evaluate(
+        asked.holdout, models, score=asked.score, features=asked.features, transform=asked.transform
+    )
     for each, metrics in zip(versions, found, strict=True):
         model_life.add_metrics(connection, each, metrics)
         asked.metrics[str(each)] = metrics
@@ -166,6 +170,7 @@ def _hold(
     from jobs.gates import require
 
     assert asked.version is not None  # noqa: S101  # the push before gave it
+    gating.require_signed_version(settings, connection, asked.version, asked.gates)
     is_new = champion is not None and champion.version != asked.version.version
     held = gating.hold_gates(
         settings,

@@ -13,6 +13,7 @@ from storage.database import Database
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobs.hub import Hub
     from jobs.mlflow_registry import MlflowServer
     from jobs.plan import Runtime
 
@@ -25,6 +26,7 @@ class Settings:
     BATCHPRED_HOME           where the embedded server and cached models live
     MLFLOW_TRACKING_URI      the MLflow server that `mlflow:` models are in; and MLFLOW_TRACKING_TOKEN, or _USERNAME
                              and _PASSWORD, to log in there
+    HF_ENDPOINT              the hub that `hf:` models are on, Hugging Face's if not set; HF_TOKEN logs in there
     """
 
     database_url: str | None
@@ -70,7 +72,16 @@ class Settings:
         """Return what a run needs from its surroundings."""
         from jobs.plan import Runtime
 
-        return Runtime(self.database(), self.home / "models", mlflow=self.mlflow())
+        return Runtime(
+            self.database(), self.home / "models", mlflow=self.mlflow(), hub=self.hub(), environ=self.environ
+        )
+
+    def hub(self) -> Hub:
+        """Return the hub of `hf:` models, under the names its own client reads."""
+        from jobs.hub import Hub
+
+        endpoint, token = (self.environ.get(f"HF_{each}", "").strip() for each in ("ENDPOINT", "TOKEN"))
+        return Hub(endpoint, token) if endpoint else Hub(token=token)
 
     def mlflow(self) -> MlflowServer:
         """Return where MLflow is, under the names MLflow's own client reads."""

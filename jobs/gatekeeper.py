@@ -62,8 +62,11 @@ def latency(data: bytes, *, memory: int = MEMORY_BYTES, seconds: float = SECONDS
 
 def _ask(data: bytes, limit: int, seconds: float, what: str = "examine") -> tuple[dict[str, Any], bytes]:
     line = [sys.executable, "-P", "-m", "jobs.gatekeeper", str(limit), what]
-    # It sees no address of a database and no token: of the environment it gets only where Python looks.
+    # It sees no address of a database and no token: of the environment it gets only where Python looks, and where
+    # the loader looks, without which ONNX Runtime's builds for a GPU may not load.
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if libraries := os.environ.get("LD_LIBRARY_PATH"):
+        environment["LD_LIBRARY_PATH"] = libraries
     child = subprocess.Popen(  # noqa: S603  # our own module
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     )

@@ -8,6 +8,8 @@
           logloss: {max: 0.6, max_rise: 0.02}
         min_coverage: 0.99                     # share of the holdout's rows that get a prediction
         latency: {max_ms_per_10k: 500, max_ratio: 1.5}
+        signed_by: keys/release.pem            # held at each run too, and not to be overridden: jobs/signing.py
+        retire: {older_than: 180d, metrics: {auc: {min: 0.7}}, keep: 3}  # no gate: jobs.gates.RetireRule
 
 At a push a metric that nobody gave is not held; at a promotion it fails. Without a champion, or where it lacks the
 metric, there is nothing to compare with, and that is said. The champion is not compared with itself.
@@ -16,14 +18,15 @@ metric, there is nothing to compare with, and that is said. The champion is not 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from jobs.errors import JobError, JobFileError
 from jobs.jobfile import faults_of, text_of
-from jobs.jobspec.values import Share, Strict
+from jobs.jobspec.values import Duration, NotEmpty, Share, Strict
 from jobs.yamlfile import read_document
+from storage.retirement import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,21 +48,31 @@ def _version(value: Any) -> Any:
     return value
 
 
-class MetricGate(Strict):
-    """The bounds of one metric; at least one of them."""
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class MetricBounds(Strict):
+    """The absolute bounds of one metric; at least one of them."""
 
     min: float | None = Field(None, description="The least it may be.")
     max: float | None = Field(None, description="The most it may be.")
-    max_drop: float | None = Field(None, ge=0, description="How far it may lie below the champion's.")
-    max_rise: float | None = Field(None, ge=0, description="How far it may lie above the champion's.")
 
     @model_validator(mode="after")
-    def _bounds(self) -> MetricGate:
+    def _bounds(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("it has no bound; write min, max, max_drop or max_rise")
+            *others, last = type(self).model_fields
+            raise ValueError(f"it has no bound; write {', '.join(others)} or {last}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min is above max")
         return self
+
+
+class MetricGate(MetricBounds):
+    """The bounds of one metric at a push or a promotion, also against the champion's."""
+
+    max_drop: float | None = Field(None, ge=0, description="How far it may lie below the champion's.")
+    max_rise: float | None = Field(None, ge=0, description="How far it may lie above the champion's.")
 
 
 class LatencyGate(Strict):
@@ -69,12 +82,39 @@ class LatencyGate(Strict):
     max_ratio: float | None = Field(None, gt=0, description="Times what the champion takes, in one sitting.")
 
 
+class RetireRule(Strict):
+    """When versions of a model are stale: `batchpred models retire --stale` retires them, but none in use."""
+
+    older_than: Duration | None = Field(None, description="Pushed longer ago than this.")
+    metrics: dict[str, MetricBounds] = Field(
+        default_factory=dict, description="Or one of these out of bounds."
+    )
+    keep: int = Field(0, ge=0, description="How many of the newest are left alone, whatever they are.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RetireRule:
+        if self.older_than is None and not self.metrics:
+            raise ValueError("it retires nothing; write older_than or metrics")
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """What the registry is asked."""
+        bounds = {name: (each.min, each.max) for name, each in self.metrics.items()}
+        return Rule(self.older_than, bounds, self.keep)
+
+
 class ModelGates(Strict):
     """The gates of one model."""
 
     metrics: dict[str, MetricGate] = Field(default_factory=dict)
     min_coverage: Share | None = Field(None, description="Share of the holdout's rows with a prediction.")
     latency: LatencyGate | None = None
+    signed_by: Annotated[list[NotEmpty], BeforeValidator(_as_list)] = Field(
+        default_factory=list,
+        description="Keys or certificates, of which one has signed each version that is used.",
+    )
+    retire: RetireRule | None = Field(None, description="No gate: when versions are taken out of use.")
 
 
 class Gates(Strict):
@@ -86,6 +126,11 @@ class Gates(Strict):
     def of(self, name: str) -> ModelGates:
         """The gates of a model: its own, else those of "*", else none."""
         return self.models.get(name) or self.models.get("*") or ModelGates()
+
+    def signers(self, name: str) -> list[str]:
+        """The keys a model's versions must be signed by: its own, else those of "*" whatever else it says."""
+        own, others = (self.models.get(each) for each in (name, "*"))
+        return (own and own.signed_by) or (others and others.signed_by) or []
 
 
 @dataclass(frozen=True)

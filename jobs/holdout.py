@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from jobs.model import Model
     from jobs.signature import Signature
+    from jobs.transform import Transform
     from storage.database import Database
 
 _BATCH_ROWS = 16_384
@@ -60,12 +61,18 @@ def score_output(signature: Signature, asked: str | None) -> str:
 
 
 def evaluate(
-    holdout: Holdout, models: Sequence[Model], *, score: str | None, features: Mapping[str, str | None]
+    holdout: Holdout,
+    models: Sequence[Model],
+    *,
+    score: str | None,
+    features: Mapping[str, str | None],
+    transform: Transform | None = None,
 ) -> list[dict[str, float]]:
     """Score every row with each model and compare with its label; a dict of metrics a model, `coverage` among them.
 
-    Rows without a label are left out. Rows are read once, in batches; only scores and labels are kept. Raises
-    ModelError and what reading raises.
+    Rows without a label are left out. Rows are read once, in batches; only scores and labels are kept. A transform
+    is given every column but the label, as it would be in a run, which has none; rows that it leaves out have no
+    prediction. Raises ModelError, TransformError and what reading raises.
     """
     described = holdout.source.describe()
     yielded = {column.name: column for column in described}
@@ -75,12 +82,18 @@ def evaluate(
             f"{', '.join(yielded)}"
         )
     plans = [_plan(model, score, features) for model in models]
-    wanted = {holdout.label, *(feature.column for plan in plans for feature in plan.features)}
+    inputs = tuple(dict.fromkeys(feature.column for plan in plans for feature in plan.features))
+    if transform is not None:
+        transform.columns, inputs = inputs, tuple(name for name in yielded if name != holdout.label)
+    wanted = {holdout.label, *inputs}
     if missing := sorted(wanted - set(yielded)):
         raise JobError(f"{holdout.source.where}: the query yields no column {', '.join(missing)}")
     reads = [column for column in described if column.name in wanted]
+    if transform is not None and (other := [column for column in reads if column.arrow is None]):
+        said = ", ".join(f"{column.name} ({column.type})" for column in other)
+        raise JobError(f"{holdout.source.where}: transform {transform.name} cannot be given {said}; cast it")
     schema = pa.schema([(column.name, pa.type_for_alias(column.arrow)) for column in reads if column.arrow])
-    for plan in plans:
+    for plan in plans if transform is None else ():
         check_columns(schema, plan.features)
     kept: list[list[tuple[Any, Any]]] = [[] for _ in models]
     rows = 0
@@ -89,8 +102,12 @@ def evaluate(
             labelled = batch.filter(batch.column(holdout.label).is_valid())
             rows += labelled.num_rows
             truth = labelled.column(holdout.label).to_numpy(zero_copy_only=False)
+            made: pa.RecordBatch | pa.Table = labelled
+            if transform is not None:
+                made, places = transform.apply(pa.table(labelled).select(inputs))
+                truth = truth[places]
             for i, (model, plan) in enumerate(zip(models, plans, strict=True)):
-                scored = model.score(labelled, plan, _BATCH_ROWS)
+                scored = model.score(made, plan, _BATCH_ROWS)
                 values = scored.columns.column(0).to_numpy(zero_copy_only=False)
                 kept[i].append((values, truth[scored.rows]))
     return [_metrics(parts, rows, plan) for parts, plan in zip(kept, plans, strict=True)]

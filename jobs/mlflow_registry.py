@@ -11,30 +11,20 @@ an error, in the server's own words.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from jobs.errors import ModelError
+from jobs.http_get import get
 
-_SECONDS = 30.0
-_LARGEST = 2**31
 _REF = re.compile(
     r"mlflow:(?P<name>[^@/:%\s][^@/:%]{0,250})(?:@(?P<alias>[\w-]+)|/(?P<version>[1-9][0-9]{0,8}))"
 )
-
-
-class RegistryOutageError(ModelError):
-    """A model registry or object store does not answer."""
-
-    is_transient = True
 
 
 @dataclass(frozen=True)
@@ -94,27 +84,8 @@ class MlflowServer:
         return told
 
     def _get(self, path: str) -> bytes:
-        request = urllib.request.Request(self._address() + path, headers=self._login())  # noqa: S310  # checked
-        try:
-            with _OPENER.open(request, timeout=_SECONDS) as answer:
-                body: bytes = answer.read(_LARGEST + 1)
-                if answer.length and len(body) <= _LARGEST:  # a read of so many bytes does not tell by itself
-                    raise http.client.IncompleteRead(body, answer.length)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _words(error.read(10_000))
-            if error.code >= 500:
-                raise RegistryOutageError(f"MLflow at {self.place} answers {error.code}: {said}") from None
-            hint = {401: "; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD", 403: ""}
-            raise ModelError(
-                f"MLflow at {self.place} refuses ({error.code}): {said}{hint.get(error.code, '')}"
-            ) from None
-        except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise RegistryOutageError(f"MLflow at {self.place} does not answer: {reason}") from None
-        if len(body) > _LARGEST:
-            raise ModelError(f"MLflow at {self.place} sent more than 2 GiB for one file")
-        return body
+        hints = {401: "; set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"}
+        return get(self._address() + path, self._login(), who=f"MLflow at {self.place}", hints=hints).body
 
     def _address(self) -> str:
         """The server's address without a login in it: that goes into a header. Raises ModelError."""
@@ -176,29 +147,3 @@ def onnx_file_of(mlmodel: bytes) -> str:
     if path.startswith("/") or ".." in path.split("/"):
         raise ModelError(f"the MLmodel file names {path!r}, which lies outside the version's folder")
     return path
-
-
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, and take the login along to the same host only."""
-
-    def redirect_request(  # noqa: PLR0917  # urllib calls it so
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if (
-            request is not None
-            and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc
-        ):
-            request.remove_header("Authorization")
-        return request
-
-
-_OPENER = urllib.request.build_opener(_SameHost)
-
-
-def _words(body: bytes) -> str:
-    try:
-        said = str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        said = re.sub(r"<[^>]*>|\s+", " ", body.decode("utf-8", "replace")).strip() or "no reason given"
-    return said.splitlines()[0][:200]

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import JobError, ModelError
-from jobs.gatekeeper import examine
+from jobs.hub import Hub
 from jobs.jobfile import definition_digest
 from jobs.jobspec.output import parse_output_ref
 from jobs.mlflow_registry import MlflowServer
 from jobs.model import Model, ScoringPlan, check_columns
+from jobs.model_cache import ModelCache
 from jobs.remote_models import fetch_remote, is_remote, shown
+from jobs.signing import read_signature, sign_and_push, trust_in
 from jobs.summary import batches_for
 from jobs.sums import listed
 from jobs.transform import Transform, load_transform
-from storage import predictions, registry
+from storage import model_life, predictions, registry
 from storage.database import Database
 from storage.job_table import Column, JobTable
 from storage.parameters import bind_named
@@ -56,6 +58,8 @@ class Runtime:
     model_cache: Path
     threads: int | None = None
     mlflow: MlflowServer = field(default_factory=MlflowServer)
+    hub: Hub = field(default_factory=Hub)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -223,20 +227,27 @@ def resolve_model(
 ) -> ResolvedModel:
     """Find the version a reference names now, get its verified bytes and load them on a device.
 
-    `file:PATH` is read relative to `folder` and checked as a push would check it.
-    Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError or DeviceError.
+    `file:PATH` is read relative to `folder` and checked as a push would check it. Where gates.yaml in `folder` asks
+    for a signature, that of a file lies beside it, and models from elsewhere have none.
+    Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError, NotSignedError or DeviceError.
     """
     notes: tuple[str, ...] = ()
     alias = None
+    given = signature = None
+    remedy = "push the file with its signature, and name that version"
     if ref.startswith("file:"):
         path = folder / ref.removeprefix("file:")
         try:
-            prepared = examine(listed(path, path.read_bytes()))
+            given = listed(path, path.read_bytes())
         except OSError as error:
             raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
+        beside = path.with_name(f"{path.name}.sig")
+        signature = read_signature(beside) if beside.is_file() else None
+        remedy = f"put the signature of the file into {beside.name}"
+        prepared = ModelCache(runtime.model_cache).examined(given)
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
     elif is_remote(ref):
-        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache)
+        remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache, runtime.hub)
         name, version, data, sha256, notes = (
             remote.name,
             remote.version,
@@ -250,6 +261,11 @@ def resolve_model(
         name, version, sha256 = found.name, found.version, found.sha256
         alias = asked.alias
         data = registry.fetch(connection, sha256, runtime.model_cache)
+        signature = model_life.signature_of(connection, found)
+        remedy = sign_and_push(found)
+    if trust := trust_in(folder, name, runtime.environ):
+        label = f"{name}/{version}" if version is not None else shown(ref)
+        trust.require(label, given if given is not None else data, signature, remedy=remedy)
     model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device)
     return ResolvedModel(name, version, sha256, model, notes, alias)
 

@@ -1,4 +1,4 @@
-"""Models that live elsewhere: in MLflow (`mlflow:`) or in object storage (`s3://`, `gs://`, `az://`).
+"""Models that live elsewhere: in MLflow (`mlflow:`), object storage (`s3://`, `gs://`, `abfs://`), a hub (`hf:`).
 
 What a reference names is asked at every run. The file is fetched only where it is not cached yet, examined as a
 push would examine it, and kept in the cache under its digest, which is verified on every load. Beside the files the
@@ -8,26 +8,25 @@ goes on with it and says so; where it is not cached, the run fails.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import ModelError
-from jobs.gatekeeper import examine
-from jobs.mlflow_registry import MlflowRef, MlflowServer, RegistryOutageError, onnx_file_of
+from jobs.http_get import RegistryOutageError
+from jobs.hub import Hub, HubRef
+from jobs.mlflow_registry import MlflowRef, MlflowServer, onnx_file_of
+from jobs.model_cache import ModelCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 _SETTLED_SECONDS = 60.0  # a second of the store's resolution, and as much as its clock and ours may differ
-_SCHEMES = ("s3://", "gs://", "az://")
+# Those that a source's path may have too.
+_SCHEMES = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "az://")
+_HUB = Hub()
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,28 @@ class RemoteModel:
 
 def is_remote(ref: str) -> bool:
     """Tell whether a reference names a model outside batchpred's own registry."""
-    return ref.startswith(("mlflow:", *_SCHEMES))
+    return ref.startswith(("mlflow:", "hf:", *_SCHEMES))
 
 
-def fetch_remote(ref: str, server: MlflowServer, cache: Path) -> RemoteModel:
+def fetch_remote(ref: str, server: MlflowServer, cache: Path, hub: Hub = _HUB) -> RemoteModel:
     """Find what a reference names now, and get it from the cache or from where it is.
 
     Raises ModelError, and RegistryOutageError where the other side does not answer and nothing is cached.
     """
     if ref.startswith("mlflow:"):
-        return _from_mlflow(ref, server, _Records(cache))
-    return _from_storage(ref, _Records(cache))
+        return _from_mlflow(ref, server, ModelCache(cache))
+    if ref.startswith("hf:"):
+        asked = HubRef.parse(ref)
+        # What a commit names is settled for good: nothing is asked where it is cached.
+        sha256, data = ModelCache(cache).get(f"{hub.place} {ref}", lambda: hub.read(asked))
+        return RemoteModel(asked.name, None, sha256, data, ())
+    return _from_storage(ref, ModelCache(cache))
 
 
-def _from_mlflow(ref: str, server: MlflowServer, records: _Records) -> RemoteModel:
+def _from_mlflow(ref: str, server: MlflowServer, cache: ModelCache) -> RemoteModel:
     asked = MlflowRef.parse(ref)
     name = f"mlflow:{asked.name}"
-    before = records.read(f"{server.place} {ref}")
+    before = cache.read(f"{server.place} {ref}")
     try:
         version = asked.version or server.version_of(asked.name, str(asked.alias))
 
@@ -71,28 +75,28 @@ def _from_mlflow(ref: str, server: MlflowServer, records: _Records) -> RemoteMod
                 return _read(f"{where}/{onnx_file_of(_read(f'{where}/MLmodel'))}")
             raise ModelError(
                 f"{name}/{version} lies at {where.split(':')[0]}:, which only the MLflow server itself can read; "
-                "start it with --serve-artifacts, or keep artifacts in s3://, gs:// or az://"
+                "start it with --serve-artifacts, or keep artifacts in s3://, gs:// or abfs://"
             )
 
-        sha256, data = records.get(f"{server.place} {name}/{version}", download)
+        sha256, data = cache.get(f"{server.place} {name}/{version}", download)
     except RegistryOutageError as error:
-        return _outlived(name, before, records, error)
-    records.write(f"{server.place} {ref}", {"version": version, "sha256": sha256})
+        return _outlived(name, before, cache, error)
+    cache.write(f"{server.place} {ref}", {"version": version, "sha256": sha256})
     notes: tuple[str, ...] = ()
     if before is not None and before.get("version") != version:
         notes = (f"{ref} names version {version} now; the last run here took {before.get('version')}",)
     return RemoteModel(name, version, sha256, data, notes)
 
 
-def _from_storage(ref: str, records: _Records) -> RemoteModel:
+def _from_storage(ref: str, cache: ModelCache) -> RemoteModel:
     name = re.sub(r"[^a-z0-9_-]", "_", PurePosixPath(ref.split("?", maxsplit=1)[0]).stem.lower()) or "model"
-    before = records.read(ref)
+    before = cache.read(ref)
     try:
         stamp, is_settled = _stamp(ref)
-        sha256, data = records.get(f"{ref} {stamp}", lambda: _read(ref), is_settled=is_settled)
+        sha256, data = cache.get(f"{ref} {stamp}", lambda: _read(ref), is_settled=is_settled)
     except RegistryOutageError as error:
-        return _outlived(name, before, records, error)
-    records.write(ref, {"version": None, "sha256": sha256})
+        return _outlived(name, before, cache, error)
+    cache.write(ref, {"version": None, "sha256": sha256})
     moved = before is not None and before["sha256"] != sha256
     return RemoteModel(
         name,
@@ -104,9 +108,9 @@ def _from_storage(ref: str, records: _Records) -> RemoteModel:
 
 
 def _outlived(
-    name: str, before: dict[str, Any] | None, records: _Records, error: RegistryOutageError
+    name: str, before: dict[str, Any] | None, cache: ModelCache, error: RegistryOutageError
 ) -> RemoteModel:
-    data = records.bytes_of(before["sha256"]) if before else None
+    data = cache.bytes_of(before["sha256"]) if before else None
     if before is None or data is None:
         raise error
     number = f"/{before['version']}" if before["version"] is not None else ""
@@ -114,72 +118,16 @@ def _outlived(
     return RemoteModel(name, before["version"], before["sha256"], data, (note,))
 
 
-class _Records:
-    """The cache: files under their digests, and small records of what was named last."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._folder = cache / "remote"
-
-    def get(self, key: str, download: Callable[[], bytes], *, is_settled: bool = True) -> tuple[str, bytes]:
-        """Return digest and bytes of what `key` stands for, downloading and examining it where it is not cached.
-
-        What is not settled may change without its key changing: it is downloaded each time.
-        """
-        known = self.read(key) if is_settled else None
-        data = self.bytes_of(known["sha256"]) if known else None
-        if known is not None and data is not None:
-            return str(known["sha256"]), data
-        prepared = examine(download())
-        _write(self._cache / f"{prepared.sha256}.onnx", prepared.data)
-        self.write(key, {"sha256": prepared.sha256})
-        return prepared.sha256, prepared.data
-
-    def bytes_of(self, sha256: str) -> bytes | None:
-        """Return a cached file, or None where it is not there or not what it was."""
-        try:
-            data = (self._cache / f"{sha256}.onnx").read_bytes()
-        except OSError:
-            return None
-        return data if hashlib.sha256(data).hexdigest() == sha256 else None
-
-    def read(self, key: str) -> dict[str, Any] | None:
-        """Return a record, or None."""
-        try:
-            told = json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        is_ours = isinstance(told, dict) and re.fullmatch("[0-9a-f]{64}", str(told.get("sha256")))
-        return told if is_ours else None
-
-    def write(self, key: str, record: dict[str, Any]) -> None:
-        """Keep a record."""
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(self._path(key), json.dumps({**record, "at": at}).encode())
-
-    def _path(self, key: str) -> Path:
-        # By digest: a reference may hold a login.
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-
-
 def shown(uri: str) -> str:
     """Write an address without the login and the options it may hold."""
     return re.sub(r"(://)[^/@]*@", r"\1", uri.split("?", maxsplit=1)[0])
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Another runner may be reading the same name: a rename shows it the whole file or none.
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-        partial.write(data)
-    os.replace(partial.name, path)  # noqa: PTH105  # the first is a string already
 
 
 def _opened(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     try:
-        # Arrow calls Azure's scheme after its driver.
+        # Arrow knows Azure's scheme by its driver's name alone.
         system, path = fs.FileSystem.from_uri(re.sub("^az://", "abfs://", uri))
     except (ValueError, OSError, NotImplementedError) as error:
         raise ModelError(f"{shown(uri)} is no address of a model: {_reason(error, uri)}") from None

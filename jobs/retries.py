@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs.checks import ChecksFailedError
+from jobs.gates import FILE
 from jobs.interval import interval_containing
 from jobs.remote_models import is_remote
-from storage import attempts, registry
+from storage import attempts, model_life, registry
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 from storage.predictions import DuplicateKeyError
@@ -68,6 +69,10 @@ def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str 
     if job.transform:
         for path in _sources(job.transform.partition(":")[0].partition(".")[0], job_file.path.parent):
             digest.update(_bytes_of(path))
+    gates = job_file.path.parent / FILE
+    if gates.is_file():  # it may ask for signatures, which a refused version may get
+        digest.update(_bytes_of(gates))
+        digest.update(_signature_now(connection, job_file))
     if job.model.startswith("file:"):
         digest.update(_bytes_of(job_file.path.parent / job.model.removeprefix("file:")))
     elif is_remote(job.model):
@@ -112,6 +117,19 @@ def _named_now(connection: Connection, ref: str) -> str:
         return registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True).sha256
     except BatchpredError as error:
         return type(error).__name__
+
+
+def _signature_now(connection: Connection, job_file: JobFile) -> bytes:
+    ref = job_file.job.model
+    if ref.startswith("file:"):
+        return _bytes_of(job_file.path.parent / f"{ref.removeprefix('file:')}.sig")
+    try:
+        return (
+            model_life.signature_of(connection, registry.resolve(connection, registry.ModelRef.parse(ref)))
+            or b""
+        )
+    except BatchpredError:
+        return b""
 
 
 def _sources(top: str, folder: Path) -> list[Path]:

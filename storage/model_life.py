@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
@@ -28,7 +27,7 @@ from storage.registry import ModelRef, ModelVersion, check_name, move_alias, res
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
+    from datetime import datetime
 
     from storage.database import Connection, Row
 
@@ -170,42 +169,6 @@ def in_use(connection: Connection, version: ModelVersion) -> list[str]:
     return pointing + [f"the current predictions of {job} are its" for job in shown]
 
 
-def retirable(
-    connection: Connection,
-    name: str,
-    *,
-    older_than: timedelta | None = None,
-    metric: tuple[str, str, float] | None = None,
-    keep: int = 0,
-) -> list[ModelVersion]:
-    """List the versions of a name that are past an age, or whose metric is below or above a bound; none in use.
-
-    `metric` is (name, "<" or ">", bound). The newest `keep` versions are left out, and so are versions an alias
-    would roll back to and those that lack the metric. Raises ModelNotFoundError for an unknown name.
-    """
-    known = versions(connection, name)
-    if not known:
-        resolve(connection, ModelRef(name, alias="champion"))  # says what there is instead
-    needed = {
-        back
-        for each in known
-        for alias in each.aliases
-        for back in earlier_targets(connection, name, alias)[:1]
-    }
-    found = []
-    for each in known[keep:]:
-        is_old = older_than is not None and each.created_at < datetime.now(UTC) - older_than
-        value = each.metrics.get(metric[0]) if metric else None
-        is_bad = (
-            metric is not None
-            and value is not None
-            and (value < metric[2] if metric[1] == "<" else value > metric[2])
-        )
-        if (is_old or is_bad) and not (each.retired_at or each.version in needed or in_use(connection, each)):
-            found.append(each)
-    return found
-
-
 def needed_by(connection: Connection, version: ModelVersion) -> list[str]:
     """Say what needs a version, a phrase each; nothing means that it may be deleted."""
     reasons = [f"{version.name}@{alias} points at it" for alias in version.aliases]
@@ -270,6 +233,19 @@ def record(connection: Connection, name: str, version: int | None, kind: str, de
     """Write down what became of a model, in the transaction that did it."""
     values = {"name": name, "version": version, "kind": kind, "details": Jsonb(details), "by": this_person()}
     connection.execute(_SQL["record_event"], values)
+
+
+def keep_signature(connection: Connection, version: ModelVersion, signature: bytes, by: str) -> None:
+    """Keep a signature of a version's file; it stands for those before it. `by` says which key verified it."""
+    details = {"by": by, "signature": signature.decode()}
+    record(connection, version.name, version.version, "signed", details)
+
+
+def signature_of(connection: Connection, version: ModelVersion) -> bytes | None:
+    """Return the newest signature of a version's file, or None."""
+    ids = {"name": version.name, "version": version.version}
+    row = connection.execute(_SQL["signature"], ids).fetchone()
+    return row["signature"].encode() if row else None
 
 
 def alias_moves(connection: Connection, name: str, alias: str | None = None) -> list[Row]:

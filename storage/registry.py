@@ -103,7 +103,7 @@ class ModelRef:
             return cls(name, version=int(number))
         raise ModelNameError(
             f"model {text!r} is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION (churn/3), "
-            "file:PATH.onnx, mlflow:NAME@ALIAS or s3://BUCKET/PATH.onnx"
+            "file:PATH.onnx, mlflow:NAME@ALIAS, s3://BUCKET/PATH.onnx or hf:OWNER/REPO/PATH.onnx@COMMIT"
         )
 
 

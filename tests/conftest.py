@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from storage.database import Database
+from storage.errors import BatchpredError
 from storage.upgrade import upgrade
 
 if TYPE_CHECKING:
@@ -135,3 +137,24 @@ def database(server_url: str, template_name: str) -> Iterator[Database]:
     """A database of the test's own, at the newest schema revision."""
     with new_database(server_url, template_name) as url:
         yield Database.at(url)
+
+
+@pytest.fixture
+def command(database, tmp_path, monkeypatch, capsys):
+    """The command in an empty folder: give it words, get exit code and what it printed (or the error's text)."""
+    from batchpred import cli
+
+    monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
+    monkeypatch.setenv("BATCHPRED_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = cli.app([str(word) for word in words], standalone_mode=False) or 0
+        except BatchpredError as error:
+            return error.exit_code, str(error)
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if "--json" in words else told.out + told.err
+
+    return run

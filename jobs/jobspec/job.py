@@ -113,7 +113,8 @@ class Job(Strict):
     )
     model: str = Field(
         min_length=1,
-        description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION or s3://…",
+        description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION, s3://… "
+        "or hf:OWNER/REPO/PATH.onnx@COMMIT",
     )
     output: Output
     checks: Checks = Field(default_factory=Checks)

@@ -51,7 +51,7 @@ class Source(Strict):
     path: Annotated[str, AfterValidator(_path)] | None = Field(
         None,
         description="Parquet, CSV or Arrow files in place of a query: a file, a folder or a pattern with * and **, "
-        "here or as s3://, gs:// or abfs://; {date}, {year}, {month}, {day} and {hour} are the interval's start.",
+        "here or as s3://, gs://, abfs:// or az://; {date}, {year}, {month}, {day}, {hour}: the interval's start.",
     )
     time_column: NotEmpty | None = Field(
         None,

@@ -21,7 +21,7 @@ _TELLING = {
     "week": ({"date"}, {"year", "month", "day"}),
     "month": ({"date"}, {"year", "month"}),
 }
-_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs"}
+_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
 _OPTIONS = {
     "s3": ("region", "endpoint", "scheme", "anonymous"),
     "gs": ("endpoint", "scheme", "anonymous"),
@@ -88,7 +88,7 @@ def parse_path(text: str) -> Pattern:
             known = (
                 f"did you mean {near[0]}://?"
                 if near
-                else "known are s3://, gs://, abfs:// and paths of files"
+                else "known are s3://, gs://, abfs:// (or az://) and paths of files"
             )
             raise FilePathError(f"path: unknown scheme {head}://; {known}")
         pattern = _remote(text, _SCHEMES[head], rest)
@@ -132,7 +132,8 @@ def _remote(text: str, kind: str, rest: str) -> Pattern:
     if kind == "abfs":
         account = host.partition(".")[0]
         if not user or not account:
-            raise FilePathError("path: write abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH")
+            begun = text.partition("://")[0]
+            raise FilePathError(f"path: write {begun}://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH")
         return Pattern(text, kind, user, account, path, options)
     if not authority or _WILD.search(authority) or "{" in authority:
         raise FilePathError(f"path: {text!r} names no bucket")

@@ -18,6 +18,14 @@ SELECT event_id, version, kind, details, happened_at, done_by
 INSERT INTO batchpred.model_events (name, version, kind, details, done_by)
 VALUES (%(name)s, %(version)s, %(kind)s, %(details)s, concat(session_user, ' (' || %(by)s || ')'));
 
+-- name: signature
+-- The newest signature of a version's file.
+SELECT details ->> 'signature' AS signature
+  FROM batchpred.model_events
+ WHERE name = %(name)s AND version = %(version)s AND kind = 'signed'
+ ORDER BY event_id DESC
+ LIMIT 1;
+
 -- name: runs_that_need
 -- Runs of a version whose predictions are still there: they can be read, gone back to, published or taken up again.
 SELECT run_id, job, as_of_date, status,

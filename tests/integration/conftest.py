@@ -1,6 +1,5 @@
 """Published predictions for tests: jobs of any key, published as a run would."""
 
-import json
 import socket
 import threading
 from contextlib import contextmanager
@@ -15,14 +14,12 @@ import uvicorn
 import jobs.run
 from api.app import create_app
 from api.wire import protocol_of
-from batchpred import cli
 from batchpred.serving import arrow_exports
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from storage import predictions, runs
 from storage.arrow_copy import copy_in
-from storage.errors import BatchpredError
 from storage.job_table import Column, JobTable
 from storage.runs import ChunkCounts, Pin, Slot
 from tests.chaos import world
@@ -140,25 +137,6 @@ def api(database):
         httpx.Client(base_url=address) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def command(database, tmp_path, monkeypatch, capsys):
-    """The command in an empty folder: give it words, get exit code and what it printed (or the error's text)."""
-    monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
-    monkeypatch.setenv("BATCHPRED_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        capsys.readouterr()
-        try:
-            code = cli.app([str(word) for word in words], standalone_mode=False) or 0
-        except BatchpredError as error:
-            return error.exit_code, str(error)
-        told = capsys.readouterr()
-        return code, json.loads(told.out) if "--json" in words else told.out + told.err
-
-    return run
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from jobs.errors import ModelError
 from jobs.gatekeeper import examine
+from jobs.model_cache import ModelCache
 from jobs.onnx_file import prepare
 from tests.unit import onnx_models as models
 
@@ -111,6 +112,36 @@ def test_a_null_that_reaches_other_rows_is_refused():
     prepare(data)  # without a NULL its rows are independent
     with pytest.raises(ModelError, match="a NULL in one row changes the predictions of output 'y'"):
         examine(data)
+
+
+def test_the_child_finds_libraries_and_no_secrets(tmp_path, monkeypatch):
+    """It gets the path on which the loader looks, and nothing else of the environment."""
+    child = tmp_path / "child"
+    child.write_text("""#!/bin/sh\ncat > /dev/null; echo "{\\"error\\": \\"$LD_LIBRARY_PATH $SECRET\\"}"\n""")
+    child.chmod(0o700)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib")
+    monkeypatch.setenv("SECRET", "s3cret")
+    monkeypatch.setattr("sys.executable", str(child))
+    with pytest.raises(ModelError, match=r"^/opt/cuda/lib $"):
+        examine(GOOD)
+
+
+def test_a_verdict_is_kept_by_digest_and_version(tmp_path, monkeypatch):
+    """The same bytes are examined once; others, another ONNX Runtime, and a damaged copy are examined anew."""
+    data = models.matrix(zipmap=True)[1]
+    asked = []
+    monkeypatch.setattr("jobs.model_cache.examine", lambda given: asked.append(given) or prepare(given))
+    first = ModelCache(tmp_path).examined(data)
+    assert (first, 1) == (ModelCache(tmp_path).examined(data), len(asked))
+    assert GOOD == ModelCache(tmp_path).examined(GOOD).data
+    assert (prepare(GOOD), 2) == (ModelCache(tmp_path).examined(GOOD), len(asked))
+    (tmp_path / f"{first.sha256}.onnx").write_bytes(GOOD)
+    assert (first, 3) == (ModelCache(tmp_path).examined(data), len(asked))
+    monkeypatch.setattr("jobs.model_cache._examiners", lambda: "onnxruntime 99")
+    assert (first, 4) == (ModelCache(tmp_path).examined(data), len(asked))
+    with pytest.raises(ModelError):
+        ModelCache(tmp_path).examined(b"no model")
+    assert (3, 5) == (len(list((tmp_path / "examined").iterdir())), len(asked))  # a refusal is not kept
 
 
 def test_what_becomes_of_a_null_is_noted():

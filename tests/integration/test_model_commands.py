@@ -1,5 +1,7 @@
 """`batchpred models …` as a person types it, in this process: output, exit codes, and the mistakes people make."""
 
+import sys
+
 import pytest
 from onnx import TensorProto, helper
 
@@ -66,6 +68,10 @@ MISTAKES = [
     (["retire", "add/1"], 1, "in use"),
     (["retire", "add", "--metric", "auc"], 2, "is no rule"),
     (["retire", "add", "--older-than", "soon"], 2, "is no age"),
+    (["retire"], 2, "with --stale"),
+    (["retire", "--stale"], 2, "there is no gates.yaml"),
+    (["retire", "add/1", "--dry-run"], 2, "is for rules"),
+    (["retire", "--stale", "--keep", "2"], 2, "takes its rules from gates.yaml"),
     (["history", "nobody"], 1, "no model is called 'nobody'"),
     (["history", "add", "--on", "yesterday"], 2, "is no date"),
     (["pull", "add/1", "--to", "2.onnx"], 2, "is another file"),
@@ -78,6 +84,36 @@ def test_mistakes_are_told_and_change_nothing(three):
         left, said = three("models", *words)
         assert (code, True, False) == (left, says in said, "\n" in said), (words, said)
     assert 1 == three("models", "show", "add@champion", "--json")[1]["version"]
+
+
+STALE = """\
+version: 1
+models:
+  add: {retire: {older_than: 180d, metrics: {auc: {min: 0.25}}}}
+  other: {retire: {older_than: 1d}}
+"""
+
+
+def test_stale_versions_are_retired_by_the_rules_of_gates(three, tmp_path, database):
+    """--stale retires what gates.yaml finds stale, never the champion; --dry-run only tells; history says why."""
+    (tmp_path / "gates.yaml").write_text(STALE)
+    expected = ["add/2 auc is 0.2, below 0.25"]
+    code, told = three("models", "retire", "--stale", "--dry-run", "--json")
+    assert (0, expected) == (code, [f"{name} {why}" for name, why in told["reasons"].items()])
+    code, told = three("models", "retire", "add", "--stale", "--json")
+    assert (0, ["add/2"]) == (code, told["retired"])
+    with database.connect(purpose="test") as connection:
+        connection.execute("UPDATE batchpred.model_versions SET created_at = now() - interval '200 days'")
+    code, said = three("models", "retire", "--stale")
+    assert (0, True) == (code, said.startswith("add/3 is retired: by gates.yaml: pushed on "))
+    assert (0, "nothing to do\n") == three("models", "retire", "--stale")
+    story = three("models", "history", "add", "--json")[1]["history"]
+    whys = {each["what"]: each["why"] for each in story if each["event"] == "retired"}
+    assert "why: by gates.yaml: auc is 0.2, below 0.25" == whys["add/2"]
+    assert 1 == three("models", "show", "add@champion", "--json")[1]["version"]
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {add: {retire: {keep: 2}}}\n")
+    code, said = three("models", "retire", "--stale")
+    assert (2, True) == (code, "it retires nothing; write older_than or metrics" in said)
 
 
 GATES = """\
@@ -104,3 +140,19 @@ def test_gates_stop_a_promotion(three, tmp_path):
     gates = [each["why"] for each in story if each["event"] == "gates"]
     assert [True, False, False] == ["failed: none" in each for each in gates]
     assert "override: the metric was wrong" in gates[-1]
+
+
+def test_without_its_library_a_signature_is_asked_for_all_the_same(three, tmp_path, monkeypatch):
+    """Where the extra is missing an unsigned version is refused as ever, and a signed one with what to install."""
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    (tmp_path / "keys.pem").write_text("-----BEGIN PUBLIC KEY-----")
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {'*': {signed_by: keys.pem}}\n")
+    code, said = three("models", "promote", "add/2")
+    assert (3, True) == (code, "add/2 is not signed, and gates.yaml asks for keys.pem" in said), said
+    (tmp_path / "2.sig").write_text("{}")
+    code, said = three("models", "push", "add", "2.onnx", "--signature", "2.sig")
+    assert (2, True) == (code, 'pip install "batchpred[signing]"' in said), said
+    (tmp_path / "gates.yaml").unlink()
+    code, said = three("models", "push", "add", "2.onnx", "--signature", "2.sig")
+    assert (0, True) == (code, "verified by no key" in said), said
+    assert 0 == three("models", "promote", "add/2")[0]

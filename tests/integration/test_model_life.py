@@ -8,6 +8,7 @@ import pytest
 from storage import model_life, registry
 from storage.model_life import ModelNeededError, NoEarlierVersionError
 from storage.registry import Facts, ModelNotFoundError, ModelRef
+from storage.retirement import Rule, retire_stale, stale
 
 DESCRIBED = {"signature": {"inputs": [], "outputs": []}, "opset": {"ai.onnx": 18}, "notes": []}
 
@@ -139,12 +140,23 @@ def test_retirement_by_age_and_by_metric(connection):
     connection.execute(
         "UPDATE batchpred.model_versions SET created_at = now() - version * interval '10 days'"
     )
-    bad = model_life.retirable(connection, "churn", metric=("auc", "<", 0.8))
-    assert [3, 1] == [each.version for each in bad]
-    old = model_life.retirable(connection, "churn", older_than=timedelta(days=15))
-    assert [3, 2] == [each.version for each in old]
-    kept = model_life.retirable(connection, "churn", older_than=timedelta(days=5), keep=3)
-    assert [2, 1] == [each.version for each in kept]
+    bad = stale(connection, "churn", Rule(metrics={"auc": (0.8, None)}))
+    assert [(3, "auc is 0.65, below 0.8"), (1, "auc is 0.6, below 0.8")] == [
+        (each.version, reason) for each, reason in bad
+    ]
+    high = stale(connection, "churn", Rule(metrics={"auc": (None, 0.8), "rmse": (1.0, None)}))
+    assert [(2, "auc is 0.9, above 0.8")] == [(each.version, reason) for each, reason in high]
+    old = stale(connection, "churn", Rule(timedelta(days=15)))
+    assert [3, 2] == [each.version for each, _ in old]
+    kept = stale(connection, "churn", Rule(timedelta(days=5), keep=3))
+    assert [2, 1] == [each.version for each, _ in kept]
+    done = retire_stale(connection, "churn", Rule(timedelta(days=25)), why="by gates.yaml")
+    assert [3] == [each.version for each, _ in done]
+    assert done[0][1].startswith("by gates.yaml: pushed on ")
+    assert done[0][1].endswith(", longer ago than 25d")
+    assert [] == retire_stale(connection, "churn", Rule(timedelta(days=25)))
+    told = model_life.events(connection, "churn")
+    assert [("retired", 3, {"why": done[0][1]})] == [(e["kind"], e["version"], e["details"]) for e in told]
 
 
 def test_facts_are_kept_with_the_version(connection):

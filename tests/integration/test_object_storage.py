@@ -112,9 +112,11 @@ def test_what_is_not_in_s3_is_said(s3, tmp_path, path, says):
 
 
 def test_the_other_stores_are_made_of_their_paths(tmp_path, monkeypatch):
-    """gs:// and abfs:// make the file system of their kind, and name what lies there; nothing is asked of them."""
+    """gs://, abfs:// and az:// make the file system of their kind and name what lies there, without asking it."""
     google = open_store(parse_path("gs://b/d/*.parquet?anonymous=true"), tmp_path)
     azure = open_store(parse_path("abfs://c@acc.dfs.core.windows.net/d/*.csv"), tmp_path)
     assert ("gcs", "b/d/x", "gs://b/d/x") == (google.system.type_name, google.at("d/x"), google.name("b/d/x"))
     assert ("abfs", "c/d/x") == (azure.system.type_name, azure.at("d/x"))
     assert "abfs://c@acc.dfs.core.windows.net/d/x" == azure.name("c/d/x")
+    short = open_store(parse_path("az://c@acc.dfs.core.windows.net/d/*.csv"), tmp_path)
+    assert ("abfs", "az://c@acc.dfs.core.windows.net/d/x") == (short.system.type_name, short.name("c/d/x"))

@@ -121,6 +121,28 @@ def test_training_and_its_failures(project, tmp_path):
     assert 1 == len(project("models", "list", "--json")[1]["models"])
 
 
+def test_the_jobs_transform_is_applied_to_the_holdout(project, tmp_path, database):
+    """With --job the columns are those its transform makes, without the label; rows left out are not covered."""
+    (tmp_path / "signs.py").write_text(
+        "def flip(df):\n    assert 'churned' not in df\n    return df[df.part > 0].assign(x=lambda d: -d.raw)\n"
+    )
+    (tmp_path / "churn.job.yaml").write_text(JOB + "transform: signs:flip\n")
+    (tmp_path / "holdout.sql").write_text(
+        "SELECT -x AS raw, g AS part, churned FROM truth, generate_series(0, 19) AS g"
+    )
+    code, told = release(project, "1.onnx", "--job", "churn", "--json")
+    assert (0, True) == (code, told["promoted"])
+    metrics = told["metrics"]["churn/1"]
+    assert 0.95 == metrics["coverage"]
+    assert metrics["auc"] > 0.8  # of the raw column it would be below 0.2
+    code, said = release(project, "2.onnx")
+    assert (1, True) == (code, "yields no column x" in said)
+    (tmp_path / "signs.py").write_text("def flip(df):\n    return df\n")
+    code, said = release(project, "2.onnx", "--job", "churn")
+    assert (1, True) == (code, "transform signs:flip gave back no column x, which the model takes" in said)
+    assert 1 == champion(project)
+
+
 def test_a_holdout_that_says_nothing(project, tmp_path):
     """A missing label, a single class, no row: told, and the champion is untouched."""
     for query, says in (

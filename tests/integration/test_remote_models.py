@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jobs.errors import ModelError
-from jobs.mlflow_registry import MlflowServer, RegistryOutageError
-from jobs.remote_models import fetch_remote, shown
+from jobs.http_get import RegistryOutageError
+from jobs.mlflow_registry import MlflowServer
+from jobs.remote_models import _opened, fetch_remote, is_remote, shown
 from tests.unit import onnx_models as models
 
 MODELS = {1: models.one_node("Abs"), 2: models.one_node("Neg")}
@@ -178,6 +179,15 @@ def test_mistakes_in_references(stub, tmp_path):
     ):
         with pytest.raises(ModelError, match=says):
             fetch_remote(ref, server, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "abfss", "az"])
+def test_azure_has_the_names_that_sources_give_it(scheme):
+    """A model in Azure may be written as a source may; nothing is asked of it here."""
+    uri = f"{scheme}://c@acc.dfs.core.windows.net/d/m.onnx"
+    assert is_remote(uri)
+    system, path = _opened(uri)
+    assert ("abfs", "c/d/m.onnx") == (system.type_name, path)
 
 
 def test_no_login_in_an_address_that_is_shown():

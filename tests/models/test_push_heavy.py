@@ -1,8 +1,14 @@
 """LightGBM, XGBoost, CatBoost and PyTorch, pushed from Python and run by a job: the library's own predictions."""
 
+import pytest
+
+pytest.importorskip("catboost", reason="the libraries weigh gigabytes: make test-models")
+pytest.importorskip("lightgbm", reason="the libraries weigh gigabytes: make test-models")
+pytest.importorskip("torch", reason="the libraries weigh gigabytes: make test-models")
+pytest.importorskip("xgboost", reason="the libraries weigh gigabytes: make test-models")
+
 import lightgbm
 import numpy as np
-import pytest
 import torch
 import xgboost
 from catboost import CatBoostClassifier, CatBoostRegressor

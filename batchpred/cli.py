@@ -80,6 +80,12 @@ def run(
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Every job if left out.")] = None,
     date: Date = None,
     model: ModelRef = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Let this model score the same rows into a hidden run, to compare with."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, like `plan`.")] = False,
     project: Project = Path(),
@@ -106,6 +112,7 @@ def run(
                         job_file,
                         interval,
                         model_ref=model,
+                        shadow_ref=shadow,
                         force=force,
                         on_progress=counter,
                         on_expected=counter.expect,

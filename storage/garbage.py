@@ -3,7 +3,8 @@
 Nobody can reach a run that a later one of its interval has replaced, once SUPERSEDED has passed since (until then
 `batchpred rollback` may go back to it); nor one that came to nothing, once a later one was published or STOPPED
 has passed (until then the next run may take it up). A blocked run stays until its interval is published
-or past its retention.
+or past its retention. A shadow goes when the run it shadowed is replaced or gone, and SUPERSEDED after it was made
+(STOPPED where it came to nothing).
 
 No reader waits. A run that readers still see is first taken from the pointer and dropped by a later call, after
 GRACE: statements that began before are done by then. A partition is detached CONCURRENTLY, which lets readers of

@@ -73,7 +73,7 @@ SELECT asked.job, first.interval_start, first.interval_end,
   FROM unnest(%(jobs)s::text[], %(late_after)s::interval[]) AS asked (job, late_after)
  CROSS JOIN LATERAL (SELECT r.*
                        FROM batchpred.runs AS r
-                      WHERE r.job = asked.job
+                      WHERE r.job = asked.job AND r.shadow_of IS NULL
                       ORDER BY r.run_id
                       LIMIT 1) AS first
  WHERE first.started_at + asked.late_after < now()

@@ -19,14 +19,14 @@ checks: {score_range: [0, 1]}
 """
 
 
-def scorer(weight, *, squashed=True):
-    """A model of `probability`: the logistic function of weight × x, or weight × x itself."""
-    nodes = [helper.make_node("Mul", ["x", "w"], ["z" if squashed else "probability"])]
+def scorer(weight, *, squashed=True, name="x"):
+    """A model of `probability`: the logistic function of weight × x (or another input), or weight × x itself."""
+    nodes = [helper.make_node("Mul", [name, "w"], ["logit" if squashed else "probability"])]
     if squashed:
-        nodes.append(helper.make_node("Sigmoid", ["z"], ["probability"]))
+        nodes.append(helper.make_node("Sigmoid", ["logit"], ["probability"]))
     graph = helper.make_graph(
         nodes, "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1])],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", 1])],
         initializer=[helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])],
     )  # fmt: skip

@@ -250,3 +250,63 @@ def test_gc_drops_a_shadow_with_the_run_it_shadowed(job, database):
         keep = {"churn": datetime.now(UTC) - datetime(2026, 1, 3, tzinfo=UTC) - timedelta(hours=1)}
         gone = garbage.collect(database, connection, keep)
         assert (1, 6) == (len(gone.withdrawn), gone.dropped[-1])
+
+
+def test_a_run_and_its_shadow_are_compared_without_scoring(job, command, reads, tmp_path):
+    """By its number, by the two models and by the job the figures are those of scoring the rows with both."""
+    job(shadow_ref="churn@candidate")
+    reads.clear()
+    day = ("churn", "churn@candidate", "--date", "2026-01-02")
+    for words in (("--run", 1), ("--run", 2), ("churn@champion", "churn/2"), day):
+        code, found = command("models", "compare", *words, "--json", "--picture", "moved.svg")
+        assert (0, [1, 2], ["churn/1", "churn/2"]) == (code, found["runs"], found["models"])
+    assert [] == reads, "no row was read"
+    assert (tmp_path / "moved.svg").read_text().startswith("<svg")
+    code, scored = command(
+        "models", "compare", "churn", "churn/2", "--date", "2026-01-02", "--anew", "--json"
+    )
+    assert (1, None) == (len(reads), scored.pop("runs"))
+    assert found.pop("runs")
+    assert scored == found
+    figures = found["outputs"]["score"]
+    assert (-1.0, 60, 60) == (
+        round(figures["rank_correlation"], 9),
+        sum(figures["spread"]["new"]),
+        found["rows"],
+    )
+    assert "run 1 and its shadow 2" in command("models", "compare", "--run", 1)[1]
+
+
+def test_labels_come_later_and_are_read_alone(job, command, reads, database):
+    """Metrics of both models and their differences, where the truth is known; only key and label are read."""
+    job(shadow_ref="churn@candidate")
+    do(database, "ALTER TABLE t ADD COLUMN churned boolean")
+    do(database, "UPDATE t SET churned = x > 0 WHERE id % 3 > 0")
+    job.path.write_text(JOB.replace("SELECT id, x,", "SELECT id, x, churned,"))
+    reads.clear()
+    code, found = command("models", "compare", "--run", 1, "--label", "churned", "--json")
+    assert (0, [["id", "churned"]]) == (code, reads)
+    assert (1.0, 0.0) == (
+        found["metrics"]["score by churn/1"]["auc"],
+        found["metrics"]["score by churn/2"]["auc"],
+    )
+    assert -1.0 == found["changes"]["score"]["auc"]
+    assert (
+        "score: change" in command("models", "compare", "churn@champion", "churn/2", "--label", "churned")[1]
+    )
+    assert "yields no column 'nope'" in command("models", "compare", "--run", 1, "--label", "nope")[1]
+
+
+def test_what_cannot_be_compared_is_said(job, command):
+    """Without a shadow, with one model twice, with words that contradict each other: what to do instead."""
+    job()
+    for words, says in (
+        (("--run", 1), "run 1 has no complete shadow"),
+        (("--run", 9), "there is no run 9"),
+        (("churn/1", "churn@champion"), "are both churn/1"),
+        (("churn/1", "churn/2"), "no run of churn/1 has churn/2 as its shadow"),
+        (("churn",), "name what to compare"),
+        (("--run", 1, "--anew"), "--with, --date and --anew go with a JOB"),
+    ):
+        code, said = command("models", "compare", *words)
+        assert (2, True) == (code, says in said), said

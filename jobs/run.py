@@ -49,6 +49,7 @@ _NOT_THE_SHADOWS = (
     runs.ClaimLostError,
     runs.RunCancelledError,
     RunStoppedError,
+    DatabaseUnreachableError,
 )
 
 # Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
@@ -118,7 +119,10 @@ def _try_without_shadow_too(
     try:
         _try(runtime, job_file, interval, report, asked)
     except Exception as error:
-        if not asked.wish.may_be_at_fault or isinstance(error, _NOT_THE_SHADOWS):
+        is_passing = (
+            isinstance(error, BatchpredError) and error.is_transient
+        )  # then it was tried without already
+        if not asked.wish.may_be_at_fault or is_passing or isinstance(error, _NOT_THE_SHADOWS):
             raise
         log.warning("run failed beside its shadow", extra={"job": report.job, "error": str(error)})
         asked.wish.tell("abandoned", f"the run failed beside it and was tried without: {error}")
@@ -202,32 +206,29 @@ def _run(
     stopped = unfinished.take_up(connection, claim, plan.pin, plan.table)
     run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim, asked.terms)
     report.fence = claim.fence
-    with shadowed(runtime, Writer(connection, claim, run_id, stopped), plan, asked.wish) as writer:
-        try:
-            log.info(
-                "run resumed" if stopped else "run started",
-                extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
-            )
+    try:
+        log.info(
+            "run resumed" if stopped else "run started",
+            extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
+        )
+        with shadowed(runtime, Writer(connection, claim, run_id, stopped), plan, asked.wish) as writer:
             _finish(writer, plan, report, asked)
-        except _BLOCKING as error:
-            tell = partial(news.blocked, plan=plan, report=report, error=str(error))
-            runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
-            if isinstance(
-                error, checks.ChecksFailedError
-            ):  # keys that stand there twice are the source's fault
-                report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
-            raise
-        except RowsChangedError as error:
-            runs.close_run(connection, claim, run_id, "abandoned", str(error))
-            _run(connection, plan, claim, report, replace(asked, wish=Wish()), runtime=runtime)
-            return
-        except runs.ClaimLostError:
-            raise  # whoever has the claim now has closed this run, or goes on with it
-        except BaseException as error:
-            _give_up(connection, claim, run_id, error)
-            raise
-        report.status = "published"
-        log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
+            report.status = "published"
+            log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
+    except _BLOCKING as error:
+        tell = partial(news.blocked, plan=plan, report=report, error=str(error))
+        runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
+        if isinstance(error, checks.ChecksFailedError):  # keys that stand there twice are the source's fault
+            report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
+        raise
+    except RowsChangedError as error:
+        runs.close_run(connection, claim, run_id, "abandoned", str(error))
+        _run(connection, plan, claim, report, replace(asked, wish=Wish()), runtime=runtime)
+    except runs.ClaimLostError:
+        raise  # whoever has the claim now has closed this run, or goes on with it
+    except BaseException as error:
+        _give_up(connection, claim, run_id, error)
+        raise
 
 
 def _finish(writer: Writer, plan: Plan, report: RunReport, asked: _Asked) -> None:

@@ -128,6 +128,9 @@ def test_commands_say_what_it_is(job, database, command):
     """The list marks a shadow, and the run's log names it."""
     job(shadow_ref="churn@candidate")
     assert "complete, shadow of 1" in command("runs", "list")[1]
+    dry = ("run", "churn", "--dry-run", "--json", "--shadow")
+    told = [command(*dry, ref)[1]["plans"][0]["shadow"] for ref in ("churn/2", "churn@nobody")]
+    assert [True, True] == [told[0].startswith("churn/2 ("), told[1].startswith("none: ")]
     listed = command("runs", "list", "--json")[1]["runs"]
     assert [(2, 1), (1, None)] == [(run["run_id"], run["shadow_of"]) for run in listed]
     assert [2] == command("runs", "show", "1", "--json")[1]["shadows"]

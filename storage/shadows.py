@@ -77,15 +77,13 @@ class Pair:
 
     def scores(self, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the two scores [N] of the keys both have, in the order of the key: 16 bytes a row in memory."""
-        found = self._numbers("scores", 2, column=sql.Identifier(column))
-        return found[0], found[1]
+        old, new = self._columns("scores", 2, column=sql.Identifier(column))
+        return old.astype(np.float64), new.astype(np.float64)
 
     def labelled(self, column: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return two scores [N] and the truth [N] of the keys whose truth is known; `give_truth` comes before."""
         parts = {"column": sql.Identifier(column), "label": sql.Identifier(_LABEL), "truth": _TRUTH}
-        rows = self._connection.cursor(row_factory=tuple_row).execute(self._compose("labelled", **parts))
-        columns = list(zip(*rows.fetchall(), strict=True)) or [(), (), ()]
-        old, new, truth = (np.array(each) for each in columns)
+        old, new, truth = self._columns("labelled", 3, **parts)
         return old, new, truth
 
     def equal(self, column: str) -> tuple[int, int]:
@@ -115,18 +113,17 @@ class Pair:
                 is_made = True
             copy_in(self._connection, _TRUTH, named)
 
-    def _numbers(self, statement: str, columns: int, **parts: sql.Composable) -> list[NDArray[np.float64]]:
-        # Through a cursor of the server's: the client never holds all rows as Python numbers.
-        kept: list[list[NDArray[np.float64]]] = [[] for _ in range(columns)]
+    def _columns(self, statement: str, count: int, **parts: sql.Composable) -> list[NDArray[Any]]:
+        # Through a cursor of the server's: the client never holds all rows as Python values.
+        kept: list[list[NDArray[Any]]] = [[] for _ in range(count)]
         with (
             self._connection.transaction(),
             self._connection.cursor(name="batchpred_scores", row_factory=tuple_row, binary=True) as cursor,
         ):
             cursor.execute(self._compose(statement, **parts))
             while rows := cursor.fetchmany(20_000):
-                values = np.array(rows, dtype=np.float64)
-                for place, each in enumerate(kept):
-                    each.append(values[:, place].copy())
+                for values, each in zip(zip(*rows, strict=True), kept, strict=True):
+                    each.append(np.array(values))
         return [np.concatenate(each) if each else np.empty(0) for each in kept]
 
     def _compose(self, statement: str, **parts: sql.Composable) -> sql.Composed:

@@ -95,7 +95,7 @@ def forget(connection: Connection, job: str, key: Mapping[str, Any]) -> dict[str
     deleted = 0
     with connection.transaction():
         tables = connection.execute(_SQL["tables_of_job"], {"job": job}).fetchall()
-        if any(run["status"] == "running" for run in tables):
+        if any(run["is_at_work"] for run in tables):
             raise RunAtWorkError(
                 f"{job}: a run is at work and may hold the key; wait for it, then forget again"
             )

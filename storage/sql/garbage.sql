@@ -61,8 +61,9 @@ DELETE FROM batchpred.quarantine WHERE run_id = %(run_id)s;
 DELETE FROM batchpred.chunks WHERE run_id = %(run_id)s;
 
 -- name: tables_of_job
--- Every table that holds predictions of a job, whatever became of its run.
-SELECT run_id, status
+-- Every table that holds predictions of a job, whatever became of its run; a shadow writes no row that the run it
+-- shadows does not write first.
+SELECT run_id, status = 'running' AND shadow_of IS NULL AS is_at_work
   FROM batchpred.runs
  WHERE job = %(job)s AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
  ORDER BY run_id;

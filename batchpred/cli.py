@@ -81,6 +81,12 @@ def run(
     jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Every job if left out.")] = None,
     date: Date = None,
     model: ModelRef = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Let this model score the same rows into a hidden run, to compare with."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Score anew even what is published.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, like `plan`.")] = False,
     project: Project = Path(),
@@ -88,7 +94,7 @@ def run(
 ) -> None:
     """Score the rows of an interval and publish the predictions."""
     if dry_run:
-        _show_plans(project, jobs or [], date, model, as_json=as_json)
+        _show_plans(project, jobs or [], date, model, shadow, as_json=as_json)
         return
     from jobs.deliver import watching
     from jobs.run import run_job
@@ -107,6 +113,7 @@ def run(
                         job_file,
                         interval,
                         model_ref=model,
+                        shadow_ref=shadow,
                         force=force,
                         on_progress=counter,
                         on_expected=counter.expect,
@@ -140,7 +147,7 @@ def plan(
 
     Interval, SQL with its values, number of rows, model, columns, and what would be replaced.
     """
-    _show_plans(project, [job], date, model, as_json=as_json)
+    _show_plans(project, [job], date, model, None, as_json=as_json)
 
 
 cli_backfill.add_to(app)
@@ -284,7 +291,7 @@ def _interval(job_file: JobFile, date: str | None) -> Interval:
 
 
 def _show_plans(
-    project: Path, names: list[str], date: str | None, model: str | None, *, as_json: bool
+    project: Path, names: list[str], date: str | None, model: str | None, shadow: str | None, *, as_json: bool
 ) -> None:
     from jobs.preview import preview
 
@@ -292,7 +299,10 @@ def _show_plans(
     chosen, faults = _choose(project, names, settings)
     intervals = [(job_file, _interval(job_file, date)) for job_file in chosen]
     runtime = settings.runtime()
-    previews = [preview(runtime, job_file, interval, model_ref=model) for job_file, interval in intervals]
+    previews = [
+        preview(runtime, job_file, interval, model_ref=model, shadow_ref=shadow)
+        for job_file, interval in intervals
+    ]
     if as_json:
         console.print_json({"plans": previews})
     for each in () if as_json else previews:

@@ -270,6 +270,8 @@ def _story(connection: Any, name: str, alias: str | None) -> list[dict[str, Any]
 
 
 def _listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_listed(each)}" for name, each in value.items()) or "none"
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 

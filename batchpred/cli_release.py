@@ -42,6 +42,13 @@ def release(
         str | None,
         typer.Option(help="Take `features` and `transform` from this job, for the holdout's rows."),
     ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JOB[:D]",
+            help="Score this job's rows with candidate and champion; the gates' `shadow` counts.",
+        ),
+    ] = None,
     gates: Annotated[
         Path | None,
         typer.Option(help="The gates it must pass; the project's gates.yaml if there is one.", exists=True),
@@ -50,14 +57,19 @@ def release(
     project: Project = Path(),
     as_json: Json = False,
 ) -> None:
-    """Train, store, evaluate, hold the gates, promote a model.
+    """Train, store, evaluate, hold the gates, shadow the champion, promote a model.
 
     It stops at the first step that fails, with the champion untouched.
+
+    The shadow step takes the job's newest published interval, or the one that starts on D; a run that the candidate
+    was the shadow of answers, else both models score its rows, and nothing is written. Without --shadow it is done
+    where gates.yaml asks for it and one job of the project scores with NAME@ALIAS.
 
     If the first run of the released version is blocked by its checks, the champion moves back by itself.
     """
     from batchpred.release import Release
     from batchpred.release import release as do_release
+    from batchpred.release_shadow import choose, show
     from jobs.gates import FILE
     from jobs.holdout import Holdout
     from jobs.jobfile import choose_jobs
@@ -68,6 +80,7 @@ def release(
     in_project = project / FILE
     gates = gates or (in_project if in_project.is_file() else None)
     asked = Release(name, file, run_training, score=score, gates=gates, alias=alias)
+    asked.shadow_on = choose(settings, project, shadow, f"{name}@{alias}", gates)
     if job is not None:
         job_file = choose_jobs(project, [job], settings.environ)[0][0]
         asked.features = job_file.job.features
@@ -86,7 +99,8 @@ def release(
         version = asked.version.version if asked.version else None
         if as_json:
             document = {"name": name, "version": version, "promoted": move is not None}
-            console.print_json({**document, "steps": asked.steps, "metrics": asked.metrics})
+            told = {"steps": asked.steps, "metrics": asked.metrics, "shadow": asked.shadow}
+            console.print_json({**document, **told})
         else:
             console.print_table(
                 [
@@ -95,6 +109,8 @@ def release(
                 ]
             )
             _show_metrics(asked.metrics)
+            if asked.shadow is not None:
+                show(asked.shadow)
     if not as_json and move is not None:
         was = f" (was {name}/{move.from_version})" if move.from_version and move.moved else ""
         console.out.print(

@@ -254,7 +254,7 @@ def _line(run: Row) -> dict[str, Any]:
         "run": run["run_id"],
         "job": run["job"],
         "interval": run["as_of_date"],
-        "status": run["status"],
+        "status": run["status"] + (f", shadow of {run['shadow_of']}" if run["shadow_of"] else ""),
         "model": run["model_name"] + version,
         "scored": run["rows_scored"],
         "quarantined": run["rows_quarantined"],

@@ -1,23 +1,31 @@
-"""A picture of a comparison, as SVG: from which decile of one model's scores rows went to which of the other's."""
+"""A picture of a comparison, as SVG: which deciles rows moved between, and how each model's scores are spread."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.compare import Comparison
+    from jobs.comparison import Comparison
 
 _CELL, _LEFT, _TOP = 36, 70, 70
+_SPREAD_TOP, _SPREAD = 60, 110  # the room above the two distributions, and their height
+# Told apart in black and white too: one is filled, the other a line.
+_OLD, _NEW = "#b9c4cf", "#c2410c"
 
 
 def picture(comparison: Comparison) -> str:
-    """Draw a square of ten by ten for each numeric output; the darker a cell, the more of its row it has."""
+    """Draw each numeric output: a square of ten by ten deciles, and how the scores are spread.
+
+    The darker a cell, the more of its row it has.
+    """
     parts, top = [], 0
     for name, figures in comparison.outputs.items():
         if "deciles" in figures:
             parts.append(_square(comparison, name, figures, top))
             top += _TOP + 10 * _CELL + 50
+            parts.append(_spreads(comparison, figures["spread"], top))
+            top += _SPREAD_TOP + _SPREAD + 40
     width = _LEFT + 10 * _CELL + 30
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top}" viewBox="0 0 {width} {top}" '
@@ -65,3 +73,36 @@ def _square(comparison: Comparison, name: str, figures: dict[str, object], top: 
         f'<text x="{_LEFT}" y="{_TOP + 10 * _CELL + 34}" fill="#555555">numbers: per cent of the row</text>'
     )
     return "".join([*lines, labels, note, "</g>"])
+
+
+def _spreads(comparison: Comparison, spread: dict[str, list[Any]], top: int) -> str:
+    """Draw how many rows have which score, of the one model as an area and of the other as a line over it."""
+    old, new = map(escape, comparison.models)
+    most = max(*spread["old"], *spread["new"], 1)
+    lines = [
+        f'<g transform="translate(0 {top})">',
+        f'<path d="M{_LEFT} 8h12v12h-12z" fill="{_OLD}"/>',
+        f'<text x="{_LEFT + 18}" y="18">scores of {old}</text>',
+        f'<path d="M{_LEFT} 34h12" stroke="{_NEW}" stroke-width="2"/>',
+        f'<text x="{_LEFT + 18}" y="38">scores of {new}</text>',
+    ]
+    floor, wide = _SPREAD_TOP + _SPREAD, 10 * _CELL
+    for counts, look in (
+        (spread["old"], f'fill="{_OLD}"'),
+        (spread["new"], f'fill="none" stroke="{_NEW}" stroke-width="2" stroke-linejoin="round"'),
+    ):
+        steps = [f"M{_LEFT} {floor}"]
+        for place, count in enumerate(counts):
+            steps.append(
+                f"V{floor - _SPREAD * count / most:.1f}H{_LEFT + wide * (place + 1) / len(counts):.1f}"
+            )
+        lines.append(f'<path d="{"".join(steps)}V{floor}" {look}/>')
+    edges = spread["edges"]
+    lines.append(f'<path d="M{_LEFT} {floor}h{wide}" stroke="#222222"/>')
+    for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
+        value = edges[0] + share * (edges[-1] - edges[0])
+        x = _LEFT + share * wide
+        lines.append(f'<text x="{x:.0f}" y="{floor + 16}" text-anchor="{anchor}">{value:.3g}</text>')
+    lines.append(f'<text x="{_LEFT - 6}" y="{_SPREAD_TOP + 9}" text-anchor="end">{most:,}</text>')
+    lines.append(f'<text x="{_LEFT - 6}" y="{floor}" text-anchor="end">0 rows</text>')
+    return "".join([*lines, "</g>"])

@@ -11,9 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchpred.settings import Settings
-    from jobs.gates import Contender, Held
+    from jobs.gates import Contender, Held, ModelGates
     from storage.database import Connection
     from storage.registry import ModelVersion
+
+
+def gates_of(settings: Settings, name: str, gates: Path | None) -> ModelGates | None:
+    """Return the gates of a model in a file, gates.yaml of the current folder if None; None without a file."""
+    from jobs.gates import FILE, load_gates
+
+    path = gates or Path(FILE)
+    if gates is None and not path.is_file():
+        return None
+    return load_gates(path, settings.environ).of(name)
 
 
 def hold_gates(
@@ -34,13 +44,12 @@ def hold_gates(
     to be timed. Raises JobFileError for a faulty file.
     """
     from jobs.gatekeeper import latency
-    from jobs.gates import FILE, Contender, hold, load_gates
+    from jobs.gates import Contender, hold
     from storage import registry
 
-    path = gates or Path(FILE)
-    if gates is None and not path.is_file():
+    asked = gates_of(settings, name, gates)
+    if asked is None:
         return []
-    asked = load_gates(path, settings.environ).of(name)
     reigning: Contender | None = None
     if champion is not None:
         sha256 = champion.sha256

@@ -4,11 +4,12 @@
     push       the file is examined and stored; NAME@candidate points at it
     evaluate   candidate and champion score the same holdout rows; what came out is kept with both versions
     gates      gates.yaml, with the champion's metrics on the same rows
+    shadow     candidate and champion on the rows of a job, held at the gates' `shadow`
     promote    NAME@champion points at the candidate
 
-Without a holdout, or without gates, that step is skipped, and the record says so. It stops at the first step that
-fails, with the champion untouched. If the first run of a released version is then blocked by its checks, that run
-moves the champion back (jobs/run.py).
+Without a holdout, gates, a job or a champion that step is skipped, and the record says so. It stops at the first
+step that fails, with the champion untouched. If the first run of a released version is then blocked by its checks,
+that run moves the champion back (jobs/run.py).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchpred import gating
+from batchpred import gating, release_shadow
 from storage import model_life, registry
 from storage.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchpred.release_shadow import ShadowOn
     from batchpred.settings import Settings
     from jobs.holdout import Holdout
     from jobs.transform import Transform
@@ -54,6 +56,8 @@ class Release:
     transform: Transform | None = None
     gates: Path | None = None
     alias: str = "champion"
+    shadow_on: ShadowOn | None = None
+    shadow: dict[str, Any] | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     version: ModelVersion | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -73,6 +77,9 @@ def release(settings: Settings, connection: Connection, asked: Release) -> model
             found = _evaluate(settings, connection, asked, version=version, champion=champion, data=data)
         with _step(asked, "gates"):
             _hold(settings, connection, asked, champion=champion, found=found, data=data)
+        beside = None if champion is None or champion.version == version.version else champion
+        with _step(asked, "shadow", is_skipped=asked.shadow_on is None or beside is None):
+            _shadow(settings, connection, asked, beside=beside)
         with _step(asked, "promote"):
             ref = registry.ModelRef(asked.name, version=version.version)
             move = model_life.promote(connection, ref, asked.alias, kind="release")
@@ -188,6 +195,25 @@ def _hold(
     require(str(asked.version), held)
 
 
+def _shadow(
+    settings: Settings, connection: Connection, asked: Release, *, beside: ModelVersion | None
+) -> None:
+    from jobs.gates import require
+
+    if asked.shadow_on is None or beside is None:
+        return
+    bounds = gating.gates_of(settings, asked.name, asked.gates)
+    models = (str(beside), str(asked.version))
+    found, held = release_shadow.shadow(
+        settings, connection, asked.shadow_on, models, bounds.shadow if bounds else None
+    )
+    asked.shadow = release_shadow.as_details(found)
+    if held:
+        asked.steps[-1]["held"] = [f"{'passed' if each.passed else 'FAILED'} {each}" for each in held]
+    gating.show_gates(held)
+    require(str(asked.version), held)
+
+
 class _step:  # noqa: N801  # read as a statement
     """Times a step and notes how it ended."""
 
@@ -212,10 +238,12 @@ class _step:  # noqa: N801  # read as a statement
 
 
 def _record(connection: Connection, asked: Release) -> None:
-    details = {
+    details: dict[str, Any] = {
         "steps": [f"{each['step']} {each['outcome']}" for each in asked.steps],
         "metrics": asked.metrics,
     }
+    if asked.shadow is not None:
+        details["shadow"] = asked.shadow
     if failed := next((each["error"] for each in asked.steps if "error" in each), None):
         details["stopped"] = failed
     version = asked.version.version if asked.version else None

@@ -10,9 +10,11 @@
         latency: {max_ms_per_10k: 500, max_ratio: 1.5}
         signed_by: keys/release.pem            # held at each run too, and not to be overridden: jobs/signing.py
         retire: {older_than: 180d, metrics: {auc: {min: 0.7}}, keep: 3}  # no gate: jobs.gates.RetireRule
+        shadow: {min_rank_correlation: 0.9, max_moved: 0.1}   # on a job's own rows, beside the champion
 
-At a push a metric that nobody gave is not held; at a promotion it fails. Without a champion, or where it lacks the
-metric, there is nothing to compare with, and that is said. The champion is not compared with itself.
+At a push a metric that nobody gave is not held; at a promotion it fails. `shadow` is held at a release alone.
+Without a champion, or where it lacks the metric, there is nothing to compare with, and that is said. The champion
+is not compared with itself.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from storage.retirement import Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from jobs.comparison import Comparison
 
 FILE = "gates.yaml"
 COVERAGE = "coverage"
@@ -104,6 +108,29 @@ class RetireRule(Strict):
         return Rule(self.older_than, bounds, self.keep)
 
 
+class ShadowGates(Strict):
+    """How far a candidate may be from the champion on a job's own rows; at least one bound."""
+
+    min_rank_correlation: float | None = Field(
+        None, ge=-1, le=1, description="The least Spearman's correlation of the two scores may be."
+    )
+    max_moved: Share | None = Field(None, description="Share of rows that move two deciles or more.")
+    min_agreement: Share | None = Field(
+        None, description="Share of rows on which outputs that are no scores, such as labels, are equal."
+    )
+    min_coverage: Share | None = Field(
+        None, description="How many rows get a prediction, as a share of those the champion predicts."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> ShadowGates:
+        if not self.model_fields_set:
+            raise ValueError(
+                "it has no bound; write min_rank_correlation, max_moved, min_agreement or min_coverage"
+            )
+        return self
+
+
 class ModelGates(Strict):
     """The gates of one model."""
 
@@ -115,6 +142,7 @@ class ModelGates(Strict):
         description="Keys or certificates, of which one has signed each version that is used.",
     )
     retire: RetireRule | None = Field(None, description="No gate: when versions are taken out of use.")
+    shadow: ShadowGates | None = None
 
 
 class Gates(Strict):
@@ -175,6 +203,42 @@ def hold(
     if gates.latency is not None:
         held += _latency(gates.latency, candidate, champion)
     return held
+
+
+def hold_shadow(gates: ShadowGates, found: Comparison) -> list[Held]:
+    """Hold what a comparison with the champion found against its gates; a bound that no output has fails."""
+    scores = {name: each for name, each in found.outputs.items() if "rank_correlation" in each}
+    others = {name: each for name, each in found.outputs.items() if name not in scores}
+    held = []
+    if (least := gates.min_rank_correlation) is not None:
+        held += _outputs(
+            f"rank correlation >= {least:g}", scores, "rank_correlation", lambda value: value >= least
+        )
+    if (most := gates.max_moved) is not None:
+        what = f"at most {most:g} move two deciles"
+        held += _outputs(what, scores, "moved_two_or_more", lambda value: value <= most)
+    if (same := gates.min_agreement) is not None:
+        held += _outputs(f"at least {same:g} agree", others, "equal", lambda value: value >= same)
+    if (share := gates.min_coverage) is not None:
+        champion, candidate = found.scored.values()
+        told = f"{candidate:,} rows after {champion:,}"
+        held.append(Held(f"at least {share:g} of the champion's rows", candidate >= share * champion, told))
+    return held
+
+
+def _outputs(
+    gate: str, outputs: Mapping[str, Mapping[str, Any]], figure: str, holds: Callable[[float], bool]
+) -> list[Held]:
+    if not outputs:
+        return [Held(gate, passed=False, found="the job has no output that it could be held at")]
+    return [
+        Held(
+            gate,
+            passed=each[figure] is not None and holds(each[figure]),
+            found=f"{name} is constant" if each[figure] is None else f"{each[figure]:.4g} ({name})",
+        )
+        for name, each in outputs.items()
+    ]
 
 
 def require(name: str, held: list[Held]) -> None:

@@ -145,7 +145,7 @@ def make_plan(
     outputs = model.model.signature.output_columns(
         {column: parse_output_ref(ref) for column, ref in job.output.columns.items()}
     )
-    source = _source(runtime, job_file, interval, features)
+    source = source_of(runtime, job_file, interval, features)
     described = source.describe()
     yielded = {column.name: column for column in described}
     if len(yielded) < len(described):
@@ -154,7 +154,7 @@ def make_plan(
         raise SourceColumnsError(
             f"{source.where}: {source.yields} column {twice} more than once; name each once"
         )
-    key = _key_columns(job_file, source, yielded)
+    key = key_columns(job_file, source, yielded)
     wanted = tuple(dict.fromkeys(feature.column for feature in features))
     transform = load_transform(job.transform, job_file.path.parent) if job.transform else None
     ungiven: tuple[str, ...] = ()
@@ -270,9 +270,10 @@ def resolve_model(
     return ResolvedModel(name, version, sha256, model, notes, alias)
 
 
-def _source(
-    runtime: Runtime, job_file: JobFile, interval: Interval, features: Sequence[FeatureColumn]
+def source_of(
+    runtime: Runtime, job_file: JobFile, interval: Interval, features: Sequence[FeatureColumn] = ()
 ) -> Source:
+    """Bind the job's query or path to an interval; `features` say as what files are read. Raises BatchpredError."""
     job = job_file.job
     if job.source.path is not None:
         from jobs.file_source import file_source  # most jobs read a query, and start sooner without it
@@ -326,9 +327,10 @@ def _own_checks(job_file: JobFile, interval: Interval) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def _key_columns(
+def key_columns(
     job_file: JobFile, source: Source, yielded: Mapping[str, SourceColumn]
 ) -> tuple[SourceColumn, ...]:
+    """Return the columns of the job's key among those a source yields. Raises SourceColumnsError."""
     job, where = job_file.job, source.where
     missing = [name for name in job.key if name not in yielded]
     if missing:

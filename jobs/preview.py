@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobs.plan import Runtime, make_plan
 from storage import runs
+from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.plan import Plan
@@ -15,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def preview(
-    runtime: Runtime, job_file: JobFile, interval: Interval, *, model_ref: str | None = None
+    runtime: Runtime,
+    job_file: JobFile,
+    interval: Interval,
+    *,
+    model_ref: str | None = None,
+    shadow_ref: str | None = None,
 ) -> dict[str, Any]:
     """Plan a run and count its rows; nothing is claimed or written.
 
@@ -26,6 +35,8 @@ def preview(
         runtime.database.connect(purpose="plan", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        shadow = shadow_ref or job_file.job.shadow
+        shadow_plan = partial(make_plan, runtime, connection, job_file, interval, model_ref=shadow)
         return {
             "job": job_file.job.name,
             "interval": interval.describe(),
@@ -33,6 +44,7 @@ def preview(
             "rows": plan.source.count(),
             "model": str(plan.model),
             "sha256": plan.model.sha256,
+            **({"shadow": _shadow(shadow_plan)} if shadow else {}),
             "provider": plan.model.model.provider,
             "batches": plan.batches.plan,
             **({"transform": plan.transform.name} if plan.transform else {}),
@@ -42,6 +54,13 @@ def preview(
             "replaces": _replaced(connection, plan),
             "warnings": list(plan.warnings),
         }
+
+
+def _shadow(make: Callable[[], Plan]) -> str:
+    try:
+        return str(make().model)
+    except BatchpredError as error:  # as in a run: the run goes on without it
+        return f"none: {error}"
 
 
 def _replaced(connection: Connection, plan: Plan) -> str:

@@ -34,6 +34,7 @@ class RunReport:
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     scoring: dict[str, Any] | None = None
+    shadow: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -63,7 +64,14 @@ class RunReport:
     @property
     def notes(self) -> list[str]:
         """How it was scored, in lines for a person."""
-        return summary.lines(self.scoring) if self.scoring else []
+        lines = summary.lines(self.scoring) if self.scoring else []
+        if self.shadow and self.shadow["status"] == "complete":
+            rows = self.shadow["rows"]["scored"]
+            lines.append(
+                f"shadow {self.shadow['model']} scored {rows:,} of the same rows: "
+                f"batchpred models compare --run {self.run_id}"
+            )
+        return lines
 
     def as_json(self) -> dict[str, Any]:
         """The report as one plain document."""

@@ -66,10 +66,14 @@ class NumberedChunk:
 
 
 class Resumption:
-    """Goes through the chunks of a new reading beside those that are done."""
+    """Goes through the chunks of a new reading beside those that are done.
 
-    def __init__(self, done: Sequence[DoneChunk]) -> None:
+    `uncounted` names columns that were read for somebody else and are no part of a chunk's digest.
+    """
+
+    def __init__(self, done: Sequence[DoneChunk], uncounted: Sequence[str] = ()) -> None:
         self._done = done
+        self._uncounted = list(uncounted)
         self.kept = 0
 
     @property
@@ -81,7 +85,7 @@ class Resumption:
         """Yield the chunks that are not done, numbered as in the ledger."""
         agreeing = True
         for number, rows in enumerate(chunks):
-            digest = digest_of(rows)
+            digest = digest_of(rows.drop_columns(self._uncounted))
             agreeing = agreeing and number < len(self._done) and self._done[number].rows_sha256 == digest
             if agreeing:
                 self.kept = number + 1

@@ -17,19 +17,39 @@ from storage.arrow_copy import copy_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
     from jobs.plan import Plan
+    from jobs.shadow import Shadow
     from jobs.stopping import Stop
+    from jobs.unreadable import Quarantined
     from storage.database import Connection
+    from storage.sources import SourceColumn
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes: the connection, the claim, the run, and where it had stopped if it is taken up again."""
+    """Who writes: the connection, the claim, the run, where it had stopped if taken up again, and its shadow."""
 
     connection: Connection
     claim: runs.Claim
     run_id: int
     stopped: unfinished.Unfinished | None
+    shadow: Shadow | None = None
+
+    @property
+    def read_beside(self) -> tuple[SourceColumn, ...]:
+        """The columns that only the shadow reads: neither the run's model nor its chunks' digests know them."""
+        return self.shadow.more if self.shadow else ()
+
+    def score_beside(self, rows: pa.Table, unreadable: list[Quarantined]) -> ScoredChunk | None:
+        """Let the shadow score a chunk's rows, if there is one."""
+        return self.shadow.score(rows, unreadable) if self.shadow else None
+
+    def write_beside(self, chunk: FinishedChunk) -> None:
+        """Write what the shadow scored."""
+        if self.shadow:
+            self.shadow.write(chunk.number, chunk.shadowed)
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,7 @@ class FinishedChunk:
     rows_sha256: str
     last_key: dict[str, Any]
     scored: ScoredChunk
+    shadowed: ScoredChunk | None = None
 
 
 def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], stop: Stop) -> int:
@@ -50,17 +71,19 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], s
     """
     connection, stopped = writer.connection, writer.stopped
     key = [column.name for column in plan.key]
-    resumption = Resumption(stopped.chunks if stopped else ())
+    beside = [column.name for column in writer.read_beside]
+    resumption = Resumption(stopped.chunks if stopped else (), beside)
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
         rows, unreadable = set_unreadable_aside(plan, chunk.rows)
         try:
-            scored = with_unreadable(score_chunk(plan, rows), unreadable)
+            scored = with_unreadable(score_chunk(plan, rows.drop_columns(beside)), unreadable)
         except TransformError as error:
             first = ", ".join(f"{name}={value}" for name, value in chunk.key_at(0, key).items())
             raise type(error)(f"{error}, in chunk {chunk.number} (from key {first})") from error
         last = last_named(plan.table.key, chunk.rows)
-        return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored)
+        shadowed = writer.score_beside(rows, unreadable)
+        return FinishedChunk(chunk.number, chunk.sha256, chunk.key_at(last, key), scored, shadowed)
 
     def take_back_outdated() -> None:
         if stopped and stopped.is_sealed:
@@ -80,9 +103,10 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], s
             write_chunk(connection, writer.run_id, chunk)
             writer.claim.check(connection)
         written += 1
+        writer.write_beside(chunk)
         on_progress(chunk.scored.counts.read)
 
-    with plan.source.read(plan.reads, plan.key) as rows:
+    with plan.source.read((*plan.reads, *writer.read_beside), plan.key) as rows:
         read = resumption.unscored(cut_into_chunks(rows, plan.job_file.job.chunk_rows))
         flow(read, score, write, cancel_read=rows.cancel, meanwhile=_import_the_rest, told_to=stop.told_to)
     if not written and resumption.has_outdated:  # the source ends before what was done

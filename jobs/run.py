@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ from jobs.report import RunReport
 from jobs.resume import RowsChangedError
 from jobs.retries import cause_of
 from jobs.rows import Writer, score_rows
-from jobs.stopping import HandedOverError, Terms
+from jobs.shadow import Wish, shadowed
+from jobs.stopping import HandedOverError, RunStoppedError, Terms
 from storage import model_life, predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
@@ -41,6 +42,16 @@ _STATUSES: dict[type[BatchpredError], str] = {
     HandedOverError: "stopped",
 }
 
+# What no shadow can be the reason of.
+_NOT_THE_SHADOWS = (
+    *_BLOCKING,
+    runs.IntervalHeldError,
+    runs.ClaimLostError,
+    runs.RunCancelledError,
+    RunStoppedError,
+    DatabaseUnreachableError,
+)
+
 # Seconds before each further attempt where a connection, not the work, was at fault: a failover or a restart
 # with recovery is over within them, and a scheduler tries again after that.
 RETRY_DELAYS = (0.2, 1.0, 5.0, 15.0)
@@ -52,6 +63,7 @@ def run_job(
     interval: Interval,
     *,
     model_ref: str | None = None,
+    shadow_ref: str | None = None,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda _rows: None,
     on_expected: Callable[[int], None] = lambda _rows: None,
@@ -61,17 +73,19 @@ def run_job(
     """Score one job for one interval and publish; what went wrong is in the report, not raised.
 
     `on_progress` is given the number of rows of each chunk once it is committed, and `on_expected`, as reading
-    begins, how many there may be in all (0: nobody knows). A failure is told (`notify`) on the last try alone.
+    begins, how many there may be in all (0: nobody knows). `shadow_ref` stands in for the job's own `shadow`, which
+    a backfill leaves out. A failure is told (`notify`) on the last try alone.
     KeyboardInterrupt passes through, after the run has been closed.
     """
     terms = terms or Terms()
     start, end = interval.start.isoformat(), interval.end.isoformat()
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
     began = time.monotonic()
-    asked = _Asked(Progress(on_progress, on_expected), terms, model_ref, force)
+    wish = Wish(shadow_ref or (None if terms.is_backfill else job_file.job.shadow))
+    asked = _Asked(Progress(on_progress, on_expected), terms, model_ref, force, wish)
     try:
         with terms.stop.after(terms.deadline, report.job):
-            _try(runtime, job_file, interval, report, asked)
+            _try_without_shadow_too(runtime, job_file, interval, report, asked)
     except BatchpredError as error:
         report.status = next((said for kind, said in _STATUSES.items() if isinstance(error, kind)), "failed")
         report.error, report.exit_code, report.cause = str(error), error.exit_code, cause_of(error)
@@ -91,9 +105,28 @@ def run_job(
         )
     finally:
         report.seconds = round(time.monotonic() - began, 3)
+    report.shadow = wish.told
+    report.warnings += [wish.warning] if wish.warning else []
     if report.status == "failed" and is_last_try:
         news.failed(runtime.database, job_file, interval, report)
     return report
+
+
+def _try_without_shadow_too(
+    runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked
+) -> None:
+    """Try, and where the run failed beside a shadow, try without: a shadow must cost no run its predictions."""
+    try:
+        _try(runtime, job_file, interval, report, asked)
+    except Exception as error:
+        is_passing = (
+            isinstance(error, BatchpredError) and error.is_transient
+        )  # then it was tried without already
+        if not asked.wish.may_be_at_fault or is_passing or isinstance(error, _NOT_THE_SHADOWS):
+            raise
+        log.warning("run failed beside its shadow", extra={"job": report.job, "error": str(error)})
+        asked.wish.tell("abandoned", f"the run failed beside it and was tried without: {error}")
+        _try(runtime, job_file, interval, report, replace(asked, wish=Wish()))
 
 
 def _try(runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked) -> None:
@@ -124,6 +157,7 @@ class _Asked:
     terms: Terms
     model_ref: str | None
     force: bool
+    wish: Wish
 
 
 def _attempt(
@@ -153,7 +187,7 @@ def _attempt(
                 report.status = "unchanged"
                 return
             claim.on_cancel = terms.stop.ask
-            _run(connection, plan, claim, report, asked)
+            _run(connection, plan, claim, report, asked, runtime=runtime)
 
 
 def _run(
@@ -162,6 +196,8 @@ def _run(
     claim: runs.Claim,
     report: RunReport,
     asked: _Asked,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Do the run that is claimed: score into a hidden table, check it, publish it; or close it as failed.
 
@@ -169,33 +205,16 @@ def _run(
     """
     stopped = unfinished.take_up(connection, claim, plan.pin, plan.table)
     run_id = report.run_id = stopped.run_id if stopped else _start(connection, plan, claim, asked.terms)
-    stop = asked.terms.stop
     report.fence = claim.fence
     try:
         log.info(
             "run resumed" if stopped else "run started",
             extra={"job": report.job, "run_id": run_id, "interval": plan.interval.describe()},
         )
-        asked.progress.begin(connection, plan, stopped)
-        report.chunks_resumed = score_rows(
-            Writer(connection, claim, run_id, stopped), plan, asked.progress.on_rows, stop
-        )
-        stop.check()
-        with connection.transaction():
-            report.scoring = summary.write_down(connection, run_id, plan)
-            run = runs.finish_scoring(connection, claim, run_id)
-        report.count(run)
-        if stopped is None or not stopped.is_sealed:
-            with connection.transaction():
-                predictions.seal(connection, plan.table, run_id)
-                claim.check(connection)
-        predictions.analyze(connection, run_id)
-        checks.check(connection, plan, run)
-        stop.check()
-        predictions.attach(connection, plan.table, run_id, claim.check)
-        show = partial(predictions.show, job=plan.table)
-        tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
-        predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
+        with shadowed(runtime, Writer(connection, claim, run_id, stopped), plan, asked.wish) as writer:
+            _finish(writer, plan, report, asked)
+            report.status = "published"
+            log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
     except _BLOCKING as error:
         tell = partial(news.blocked, plan=plan, report=report, error=str(error))
         runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
@@ -204,15 +223,38 @@ def _run(
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
-        _run(connection, plan, claim, report, asked)
-        return
+        _run(connection, plan, claim, report, replace(asked, wish=Wish()), runtime=runtime)
     except runs.ClaimLostError:
         raise  # whoever has the claim now has closed this run, or goes on with it
     except BaseException as error:
         _give_up(connection, claim, run_id, error)
         raise
-    report.status = "published"
-    log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
+
+
+def _finish(writer: Writer, plan: Plan, report: RunReport, asked: _Asked) -> None:
+    """Score what is not scored yet, check it, and publish."""
+    connection, claim, run_id, stopped = writer.connection, writer.claim, writer.run_id, writer.stopped
+    stop = asked.terms.stop
+    asked.progress.begin(connection, plan, stopped)
+    report.chunks_resumed = score_rows(writer, plan, asked.progress.on_rows, stop)
+    stop.check()
+    with connection.transaction():
+        report.scoring = summary.write_down(connection, run_id, plan)
+        run = runs.finish_scoring(connection, claim, run_id)
+    report.count(run)
+    if stopped is None or not stopped.is_sealed:
+        with connection.transaction():
+            predictions.seal(connection, plan.table, run_id)
+            claim.check(connection)
+    if writer.shadow:
+        writer.shadow.has_all_rows = True
+    predictions.analyze(connection, run_id)
+    checks.check(connection, plan, run)
+    stop.check()
+    predictions.attach(connection, plan.table, run_id, claim.check)
+    show = partial(predictions.show, job=plan.table)
+    tell = partial(news.published, job_file=plan.job_file, interval=plan.interval)
+    predictions.patiently(lambda: runs.publish(connection, claim, run_id, show, tell=tell))
 
 
 def _start(connection: Connection, plan: Plan, claim: runs.Claim, terms: Terms) -> int:

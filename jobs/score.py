@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
     from storage.job_table import Column
 
-_ARROW_TYPES = {
+ARROW_TYPES = {
     "bigint": pa.int64(),
     "double precision": pa.float64(),
     "text": pa.string(),
@@ -65,7 +65,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept_rows).columns]
     predictions = pa.table(
         [
-            values.cast(_ARROW_TYPES[column.type])
+            values.cast(ARROW_TYPES[column.type])
             for values, column in zip(columns, plan.table.columns, strict=True)
         ],
         names=[column.name for column in plan.table.columns],

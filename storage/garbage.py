@@ -3,7 +3,8 @@
 Nobody can reach a run that a later one of its interval has replaced, once SUPERSEDED has passed since (until then
 `batchpred rollback` may go back to it); nor one that came to nothing, once a later one was published or STOPPED
 has passed (until then the next run may take it up). A blocked run stays until its interval is published
-or past its retention.
+or past its retention. A shadow goes when the run it shadowed is replaced or gone, and SUPERSEDED after it was made
+(STOPPED where it came to nothing).
 
 No reader waits. A run that readers still see is first taken from the pointer and dropped by a later call, after
 GRACE: statements that began before are done by then. A partition is detached CONCURRENTLY, which lets readers of
@@ -102,7 +103,7 @@ def forget(database: Database, connection: Connection, job: str, key: Mapping[st
     deleted = 0
     with connection.transaction():
         tables = connection.execute(_SQL["tables_of_job"], {"job": job}).fetchall()
-        if any(run["status"] == "running" for run in tables):
+        if any(run["is_at_work"] for run in tables):
             raise RunAtWorkError(
                 f"{job}: a run is at work and may hold the key; wait for it, then forget again"
             )

@@ -146,6 +146,7 @@ def publish_blocked(
     twice, and what claiming the interval raises.
     """
     run = _run(connection, run_id)
+    _refuse_shadow(run)
     if run["status"] != "blocked":
         raise NothingToMoveError(
             f"run {run_id} is {run['status']}, not blocked; see: batchpred runs show {run_id}"
@@ -203,6 +204,7 @@ def _allowed_target(connection: Connection, job: str, start: Any, to_run: int, s
         raise UnknownRunError(
             f"run {to_run} is about {run['job']} from {run['interval_start']}, not about {job} from {start}"
         )
+    _refuse_shadow(run)
     if to_run == seen:
         raise NothingToMoveError(f"readers see run {to_run} already")
     if run["status"] != "superseded" or run["has_table"] is None:
@@ -211,6 +213,15 @@ def _allowed_target(connection: Connection, job: str, start: Any, to_run: int, s
             f"run {to_run} is {run['status']}{gone}; readers can go back to a run that was published before"
         )
     return to_run
+
+
+def _refuse_shadow(run: Row) -> None:
+    if run["shadow_of"] is not None:
+        version = f"{run['model_name']}/{run['model_version']}"
+        raise NothingToMoveError(
+            f"run {run['run_id']} is the shadow of run {run['shadow_of']}, and readers never see a shadow; to let "
+            f"{version} score what they see: batchpred models promote {version}"
+        )
 
 
 def _point(connection: Connection, move: Move) -> None:

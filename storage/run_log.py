@@ -38,6 +38,11 @@ def cancel(connection: Connection, run_id: int) -> dict[str, Any]:
     NotRunningError.
     """
     run = _run(connection, run_id)
+    if run["shadow_of"] is not None:
+        raise NotRunningError(
+            f"run {run_id} is the shadow of run {run['shadow_of']} and ends with it: "
+            f"batchpred runs cancel {run['shadow_of']}"
+        )
     if run["status"] != "running":
         raise NotRunningError(f"run {run_id} is {run['status']}; only one that is running can be cancelled")
     by = this_person()
@@ -53,6 +58,11 @@ def cancel(connection: Connection, run_id: int) -> dict[str, Any]:
         )
     holder: dict[str, Any] = row["holder"]
     return holder
+
+
+def note(connection: Connection, run_id: int, event: str, details: Row) -> None:
+    """Write down something that happened to a run beside its status."""
+    connection.execute(_SQL["record"], {"run_id": run_id, "event": event, "details": Jsonb(details)})
 
 
 def _run(connection: Connection, run_id: int) -> Row:

@@ -10,6 +10,8 @@ A run's status, who moves it, and when:
     failed       an error ended it; readers keep the last good predictions. Its table is dropped where its rows
                  or its model were at fault, and stays where the same run may yet succeed
     abandoned    its runner stopped without a word; set by the next one that claims the interval
+    complete     of a shadow (`shadow_of` names a run) alone: another model scored that run's rows; readers never
+                 see it. A shadow is otherwise running, failed or abandoned, and is never taken up again
 
     running -> published | blocked | failed | abandoned      published <-> superseded
     failed, abandoned -> running: taken up again by the next claimer, who would make the same run of it
@@ -219,8 +221,12 @@ def start_run(
     job_table: dict[str, Any] | None = None,
     *,
     is_backfill: bool = False,
+    shadow_of: int | None = None,
 ) -> int:
-    """Write down a new run under the claim and return its run_id; `job_table` is JobTable.as_json()."""
+    """Write down a new run under the claim and return its run_id; `job_table` is JobTable.as_json().
+
+    `shadow_of` is the run whose rows it scores with another model.
+    """
     slot = claim.slot
     values = {
         **vars(pin),
@@ -231,6 +237,7 @@ def start_run(
         "job_table": None if job_table is None else Jsonb(job_table),
         "runner": this_process()["host"],
         "is_backfill": is_backfill,
+        "shadow_of": shadow_of,
     }
     with connection.transaction():
         connection.execute(_SQL["save_definition"], values)
@@ -335,11 +342,11 @@ def close_run(
     claim: Claim,
     run_id: int,
     status: str,
-    error: str,
+    error: str | None,
     *,
     tell: Callable[[Connection], object] = lambda _connection: None,
 ) -> bool:
-    """End a run that will not be published; `status` is blocked, failed or abandoned.
+    """End a run that will not be published; `status` is blocked, failed or abandoned, or for a shadow complete.
 
     `tell` records in the same transaction what is told of it. False where another runner has taken the run up:
     then it is that one's, and nothing was changed or told.

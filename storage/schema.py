@@ -212,7 +212,14 @@ runs = Table(
         server_default=text("false"),
         comment="Whether batchpred backfill made the run",
     ),
+    Column(
+        "shadow_of",
+        BigInteger,
+        ForeignKey("batchpred.runs.run_id"),
+        comment="The run whose rows this one scored with another model; readers never see it",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
+    Index("runs_shadow_of", "shadow_of", postgresql_where=text("shadow_of IS NOT NULL")),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
 )
 

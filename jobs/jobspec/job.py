@@ -17,7 +17,9 @@ from jobs.jobspec.output import Output, Retention
 from jobs.jobspec.schedule import Ready, Schedule
 from jobs.jobspec.source import Source
 from jobs.jobspec.values import ColumnName, Strict
+from jobs.remote_models import is_remote
 from storage.files.pattern import parse_path
+from storage.registry import ModelNameError, ModelRef
 
 DTYPES = (
     "float16", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -74,6 +76,15 @@ def _transform(text: str) -> str:
     return text
 
 
+def _shadow(ref: str) -> str:
+    if not ref.startswith("file:") and not is_remote(ref):
+        try:
+            ModelRef.parse(ref)
+        except ModelNameError as error:
+            raise ValueError(f"shadow: {error}") from None
+    return ref
+
+
 def _version(value: Any) -> Any:
     # true and 1.0 are equal to 1 in Python; Literal would let them pass.
     if type(value) is not int or value != 1:
@@ -115,6 +126,11 @@ class Job(Strict):
         min_length=1,
         description="NAME@ALIAS, NAME/VERSION, file:PATH.onnx, mlflow:NAME@ALIAS, mlflow:NAME/VERSION, s3://… "
         "or hf:OWNER/REPO/PATH.onnx@COMMIT",
+    )
+    shadow: Annotated[str, AfterValidator(_shadow)] | None = Field(
+        None,
+        min_length=1,
+        description="A model that scores the same rows beside `model`, into a hidden run to compare with.",
     )
     output: Output
     checks: Checks = Field(default_factory=Checks)
@@ -159,6 +175,13 @@ class Job(Strict):
         if twice:
             raise ValueError(f"key: column {twice!r} stands there twice")
         return key
+
+    @field_validator("shadow")
+    @classmethod
+    def _shadow_is_another(cls, shadow: str | None, info: ValidationInfo) -> str | None:
+        if shadow is not None and shadow == info.data.get("model"):
+            raise ValueError(f"shadow: {shadow} is the job's model already; name another, or leave it out")
+        return shadow
 
     @field_validator("output")
     @classmethod

@@ -125,7 +125,7 @@ SELECT runs.run_id, runs.interval_start, runs.as_of_date, runs.started_at, runs.
          LIMIT 1) AS rows_before
   FROM batchpred.runs
   JOIN batchpred.claims USING (job, interval_start, fence)
- WHERE runs.job = %(job)s AND runs.status = 'running' AND claims.lease_until >= clock_timestamp()
+ WHERE runs.job = %(job)s AND runs.shadow_of IS NULL AND runs.status = 'running' AND claims.lease_until >= clock_timestamp()
  ORDER BY runs.run_id;
 
 -- name: newest_published
@@ -137,7 +137,7 @@ SELECT runs.run_id, runs.interval_start, runs.interval_end, runs.published_at, r
  LIMIT 1;
 
 -- name: newest_model
-SELECT model_sha256 FROM batchpred.runs WHERE job = %(job)s ORDER BY run_id DESC LIMIT 1;
+SELECT model_sha256 FROM batchpred.runs WHERE job = %(job)s AND shadow_of IS NULL ORDER BY run_id DESC LIMIT 1;
 
 -- name: last_failure
 -- The newest failure of an interval that readers do not see: a scheduler's attempt, or the newest run of it.
@@ -149,7 +149,7 @@ SELECT failed.interval_start, failed.cause, failed.error, failed.failed_at, fail
         SELECT interval_start, NULL, error, finished_at, NULL, 0
           FROM (SELECT DISTINCT ON (interval_start) *
                   FROM batchpred.runs
-                 WHERE job = %(job)s
+                 WHERE job = %(job)s AND shadow_of IS NULL
                  ORDER BY interval_start, run_id DESC) AS newest
          WHERE status IN ('failed', 'blocked')) AS failed
  WHERE NOT EXISTS (SELECT FROM batchpred.published AS seen
@@ -161,5 +161,5 @@ SELECT failed.interval_start, failed.cause, failed.error, failed.failed_at, fail
 -- The newest run of each interval of a job, and whether readers see it.
 SELECT DISTINCT ON (runs.interval_start) runs.interval_start, runs.run_id, runs.status, runs.is_backfill, runs.error
   FROM batchpred.runs
- WHERE runs.job = %(job)s AND runs.interval_start BETWEEN %(first)s AND %(last)s
+ WHERE runs.job = %(job)s AND runs.shadow_of IS NULL AND runs.interval_start BETWEEN %(first)s AND %(last)s
  ORDER BY runs.interval_start, (runs.status = 'published') DESC, runs.run_id DESC;

@@ -2,19 +2,25 @@
 
 -- name: unreachable
 -- Runs whose table is still there and that nobody can go back to: replaced ones after their time, and runs that
--- came to nothing once a later one of their interval was published, or after their time.
+-- came to nothing once a later one of their interval was published, or after their time. A complete shadow goes once
+-- the run it shadowed is replaced or gone, and after the time of replaced ones: readers' own predictions stay longer.
 SELECT r.run_id, r.job, r.interval_start, r.interval_end, r.as_of_date, r.status
   FROM batchpred.runs AS r
   LEFT JOIN batchpred.published AS p USING (run_id)
  WHERE p.run_id IS NULL
    AND to_regclass('batchpred_data._run_' || r.run_id) IS NOT NULL
-   AND CASE r.status
-         WHEN 'superseded' THEN coalesce((SELECT max(moved_at) FROM batchpred.publish_moves WHERE from_run = r.run_id),
+   AND CASE
+         WHEN r.shadow_of IS NOT NULL THEN
+              r.started_at < now() - CASE r.status WHEN 'complete' THEN %(superseded)s ELSE %(stopped)s END
+              OR to_regclass('batchpred_data._run_' || r.shadow_of) IS NULL
+              OR r.status = 'complete' AND EXISTS (SELECT FROM batchpred.runs AS beside
+                                                    WHERE beside.run_id = r.shadow_of AND beside.status = 'superseded')
+         WHEN r.status = 'superseded' THEN coalesce((SELECT max(moved_at) FROM batchpred.publish_moves WHERE from_run = r.run_id),
                                          r.published_at) < now() - %(superseded)s
-         WHEN 'blocked' THEN EXISTS (SELECT FROM batchpred.runs AS later
+         WHEN r.status = 'blocked' THEN EXISTS (SELECT FROM batchpred.runs AS later
                                       WHERE later.job = r.job AND later.interval_start = r.interval_start
                                         AND later.run_id > r.run_id AND later.status IN ('published', 'superseded'))
-         WHEN 'running' THEN false
+         WHEN r.status = 'running' THEN false
          ELSE r.started_at < now() - %(stopped)s
               OR EXISTS (SELECT FROM batchpred.runs AS later
                           WHERE later.job = r.job AND later.interval_start = r.interval_start
@@ -31,11 +37,11 @@ SELECT published.interval_start, published.run_id
  ORDER BY published.interval_start;
 
 -- name: expired_replaced
--- Replaced and blocked runs of such intervals: they go with them.
+-- Replaced and blocked runs of such intervals, and shadows: they go with them.
 SELECT run_id, job, interval_start, interval_end, as_of_date, status
   FROM batchpred.runs
  WHERE job = %(job)s
-   AND status IN ('superseded', 'blocked')
+   AND status IN ('superseded', 'blocked', 'complete')
    AND interval_end < now() - %(keep)s
    AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
    AND NOT EXISTS (SELECT FROM batchpred.publish_moves
@@ -55,8 +61,9 @@ DELETE FROM batchpred.quarantine WHERE run_id = %(run_id)s;
 DELETE FROM batchpred.chunks WHERE run_id = %(run_id)s;
 
 -- name: tables_of_job
--- Every table that holds predictions of a job, whatever became of its run.
-SELECT run_id, status
+-- Every table that holds predictions of a job, whatever became of its run; a shadow writes no row that the run it
+-- shadows does not write first.
+SELECT run_id, status = 'running' AND shadow_of IS NULL AS is_at_work
   FROM batchpred.runs
  WHERE job = %(job)s AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
  ORDER BY run_id;

@@ -28,11 +28,13 @@ SELECT details ->> 'signature' AS signature
 
 -- name: runs_that_need
 -- Runs of a version whose predictions are still there: they can be read, gone back to, published or taken up again.
+-- A shadow's can be none of that.
 SELECT run_id, job, as_of_date, status,
        EXISTS (SELECT FROM batchpred.published WHERE published.run_id = runs.run_id) AS is_read
   FROM batchpred.runs
  WHERE model_name = %(name)s
    AND model_version = %(version)s
+   AND shadow_of IS NULL
    AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
  ORDER BY is_read DESC, run_id DESC
  LIMIT 3;

@@ -10,7 +10,7 @@ SELECT name FROM batchpred.jobs ORDER BY name;
 -- name: list_runs
 -- The newest runs, of one job, one interval or all.
 SELECT runs.run_id, runs.job, runs.as_of_date, runs.interval_start, runs.status, runs.model_name,
-       runs.model_version, runs.rows_scored, runs.rows_quarantined, runs.started_at, runs.error
+       runs.model_version, runs.rows_scored, runs.rows_quarantined, runs.started_at, runs.error, runs.shadow_of
   FROM batchpred.runs
  WHERE (%(job)s::text IS NULL OR runs.job = %(job)s)
    AND (%(interval_start)s::timestamptz IS NULL OR runs.interval_start = %(interval_start)s)
@@ -20,6 +20,8 @@ SELECT runs.run_id, runs.job, runs.as_of_date, runs.interval_start, runs.status,
 -- name: run
 -- Everything the ledger says of one run.
 SELECT runs.*, definitions.definition,
+       ARRAY(SELECT shadow.run_id FROM batchpred.runs AS shadow
+              WHERE shadow.shadow_of = runs.run_id ORDER BY shadow.run_id) AS shadows,
        to_regclass('batchpred_data._run_' || runs.run_id)::text AS has_table,
        EXISTS (SELECT FROM pg_index
                 WHERE indrelid = to_regclass('batchpred_data._run_' || runs.run_id) AND indisprimary) AS is_sealed

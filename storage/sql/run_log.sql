@@ -1,7 +1,7 @@
 -- What happened to one run, and how a person stops one. Events are written by a trigger on batchpred.runs.
 
 -- name: run
-SELECT run_id, job, interval_start, as_of_date, status, fence FROM batchpred.runs WHERE run_id = %(run_id)s;
+SELECT run_id, job, interval_start, as_of_date, status, fence, shadow_of FROM batchpred.runs WHERE run_id = %(run_id)s;
 
 -- name: events
 -- Moves of the run's status, moves of the pointer, and its chunks in at most twenty stretches, in order.

@@ -70,10 +70,10 @@ ON CONFLICT DO NOTHING;
 -- name: start_run
 -- Write down that a run begins, with the model it is pinned to.
 INSERT INTO batchpred.runs (job, interval_start, interval_end, as_of_date, fence, model_name, model_version,
-                            model_sha256, definition_sha256, provider, runner, job_table, is_backfill)
+                            model_sha256, definition_sha256, provider, runner, job_table, is_backfill, shadow_of)
 VALUES (%(job)s, %(interval_start)s, %(interval_end)s, %(as_of_date)s, %(fence)s, %(model_name)s,
         %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s,
-        %(job_table)s, %(is_backfill)s)
+        %(job_table)s, %(is_backfill)s, %(shadow_of)s)
 RETURNING run_id;
 
 -- name: published_run
@@ -169,7 +169,7 @@ UPDATE batchpred.runs
 SELECT pg_notify('batchpred_published', %(job)s);
 
 -- name: close
--- End a run that will not be published: blocked, failed or abandoned. Only the holder it runs under may.
+-- End a run that will not be published: blocked, failed, abandoned, or a complete shadow. Only the holder it runs under may.
 UPDATE batchpred.runs
    SET status = %(status)s, error = %(error)s, finished_at = now()
  WHERE run_id = %(run_id)s AND status = 'running' AND fence = %(fence)s;

@@ -10,6 +10,7 @@ SELECT run_id,
  WHERE job = %(job)s
    AND interval_start = %(interval_start)s
    AND fence < %(fence)s
+   AND shadow_of IS NULL
    AND status IN ('failed', 'abandoned')
    AND model_name = %(model_name)s
    AND model_version IS NOT DISTINCT FROM %(model_version)s

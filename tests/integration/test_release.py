@@ -19,14 +19,14 @@ checks: {score_range: [0, 1]}
 """
 
 
-def scorer(weight, *, squashed=True):
-    """A model of `probability`: the logistic function of weight × x, or weight × x itself."""
-    nodes = [helper.make_node("Mul", ["x", "w"], ["z" if squashed else "probability"])]
+def scorer(weight, *, squashed=True, name="x"):
+    """A model of `probability`: the logistic function of weight × x (or another input), or weight × x itself."""
+    nodes = [helper.make_node("Mul", [name, "w"], ["logit" if squashed else "probability"])]
     if squashed:
-        nodes.append(helper.make_node("Sigmoid", ["z"], ["probability"]))
+        nodes.append(helper.make_node("Sigmoid", ["logit"], ["probability"]))
     graph = helper.make_graph(
         nodes, "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1])],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", 1])],
         initializer=[helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])],
     )  # fmt: skip
@@ -165,6 +165,64 @@ def test_a_fault_of_the_source_takes_no_release_back(project, database):
         connection.execute("INSERT INTO t SELECT * FROM t WHERE id = 3")
     assert 3 == project("run", "churn", "--date", "2026-01-01")[0]
     assert 2 == champion(project)
+
+
+SHADOW = """\
+    shadow: {min_rank_correlation: 0.9, max_moved: 0.1, min_coverage: 1}
+"""
+
+
+def steps(told):
+    return [f"{each['step']} {each['outcome']}" for each in told["steps"]]
+
+
+def test_a_candidate_is_held_to_its_shadow(project, tmp_path):
+    """On rows that readers see it must put keys in the champion's order: else it is not promoted; all is kept."""
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels:\n  churn:\n" + SHADOW)
+    (tmp_path / "churn.job.yaml").write_text(JOB.replace("id, x", "id, x / 500 AS x"))
+    told = project("release", "churn", "1.onnx", "--json")[1]
+    assert ["push done", "evaluate skipped", "gates skipped", "shadow skipped"] == steps(told)[:4]
+    assert 0 == project("run", "churn", "--date", "2026-01-01")[0]
+    code, told = project("release", "churn", "2.onnx", "--json")
+    assert (0, "shadow done") == (code, steps(told)[3])
+    assert ("churn", "2026-01-01", 1.0) == (
+        told["shadow"]["job"],
+        told["shadow"]["interval"],
+        round(told["shadow"]["outputs"]["score"]["rank_correlation"], 9),
+    )
+    assert 3 == len(told["steps"][3]["held"])
+    code, said = project("release", "churn", "3.onnx", "--shadow", "churn:2026-01-02")
+    assert (3, True) == (code, "rank correlation >= 0.9: -1 (score)" in said)
+    assert 2 == champion(project)
+    story = project("models", "history", "churn", "--json")[1]["history"]
+    assert "shadow failed" in story[-1]["why"]
+
+
+def test_a_shadow_that_has_run_is_not_scored_again(project, tmp_path):
+    """The candidate that a job's runs have had in their shadow is released by what they wrote."""
+    (tmp_path / "gates.yaml").unlink()
+    project("release", "churn", "1.onnx")
+    assert 0 == project("models", "push", "churn", "2.onnx", "--alias", "candidate")[0]
+    (tmp_path / "churn.job.yaml").write_text(JOB + "shadow: churn@candidate\n")
+    assert 0 == project("run", "churn", "--date", "2026-01-01")[0]
+    told = project("release", "churn", "2.onnx", "--shadow", "churn", "--json")[1]
+    assert ([1, 2], True) == (told["shadow"]["runs"], told["promoted"])
+
+
+def test_whose_rows_a_shadow_is_held_on(project, tmp_path):
+    """The job must be one, and score with the model: said before anything is trained or pushed."""
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels:\n  churn:\n" + SHADOW)
+    (tmp_path / "again.job.yaml").write_text(JOB.replace("name: churn", "name: again"))
+    for words, says in (
+        ((), r"2 jobs here score with churn@champion: again, churn; name the one: --shadow JOB"),
+        (("--alias", "other"), "0 jobs here score with churn@other; name"),
+        (("--shadow", "nope"), "no job 'nope'"),
+    ):
+        code, said = project("release", "churn", "1.onnx", *words)
+        assert (2, True) == (code, says in said), said
+    code, said = project("release", "other", "1.onnx", "--shadow", "churn")
+    assert (2, True) == (code, "job churn scores with churn@champion, which is not other" in said)
+    assert [] == project("models", "list", "--json")[1]["models"]
 
 
 def test_what_a_candidate_would_change(project, tmp_path, database):

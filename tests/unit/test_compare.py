@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from batchpred.compare_picture import picture
-from jobs.compare import Comparison, of_scores, rank_correlation
+from jobs.comparison import Comparison, of_scores, rank_correlation
 
 RANDOM = np.random.default_rng(9)
 

@@ -1,9 +1,20 @@
 """The gates file, read strictly, and what it lets through."""
 
+import numpy as np
 import pytest
 
+from jobs.comparison import Comparison, of_scores
 from jobs.errors import JobFileError
-from jobs.gates import Contender, Gates, GatesFailedError, hold, load_gates, require
+from jobs.gates import (
+    Contender,
+    Gates,
+    GatesFailedError,
+    ShadowGates,
+    hold,
+    hold_shadow,
+    load_gates,
+    require,
+)
 
 GOOD = """\
 version: 1
@@ -109,3 +120,34 @@ def test_faults_are_told_with_their_place(tmp_path, old, new, says):
     with pytest.raises(JobFileError) as raised:
         load_gates(path, {})
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "fails"),
+    [
+        ({"min_rank_correlation": 0.5, "max_moved": 1, "min_agreement": 0.75, "min_coverage": 0.9}, []),
+        ({"min_rank_correlation": 0.99}, ["rank correlation >= 0.99"]),
+        ({"max_moved": 0}, ["at most 0 move two deciles"]),
+        ({"min_agreement": 0.8}, ["at least 0.8 agree: 0.75 (label)"]),
+        ({"min_coverage": 1}, ["at least 1 of the champion's rows: 95 rows after 100"]),
+    ],
+)
+def test_a_shadow_is_held_at_what_it_differs_by(bounds, fails):
+    """Order and deciles of scores, agreement of labels, and rows without a prediction."""
+    scores = np.arange(100.0)
+    outputs = {"score": of_scores(scores, np.roll(scores, 5)), "label": {"equal": 0.75}}
+    found = Comparison("j", "d", ("m/1", "m/2"), 100, {"m/1": 100, "m/2": 95}, outputs)
+    held = hold_shadow(ShadowGates(**bounds), found)
+    assert len(bounds) == len(held)
+    failed = [str(each) for each in held if not each.passed]
+    assert [True] * len(fails) == [each.startswith(said) for each, said in zip(failed, fails, strict=True)]
+
+
+def test_a_shadow_gate_without_an_output_fails():
+    """What cannot be held is no reason to promote; a gate without a bound is refused."""
+    constant = of_scores(np.ones(10), np.arange(10.0))
+    for outputs in ({"label": {"equal": 1.0}}, {"score": constant}):
+        found = Comparison("j", "d", ("m/1", "m/2"), 10, {"m/1": 10, "m/2": 10}, outputs)
+        assert [False] == [each.passed for each in hold_shadow(ShadowGates(min_rank_correlation=-1), found)]
+    with pytest.raises(ValueError, match="it has no bound"):
+        ShadowGates()

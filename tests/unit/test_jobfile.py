@@ -199,6 +199,17 @@ def test_refused_values(expected, found, written, fault, tmp_path):
             "9:1: the key `on` is not read as text (YAML 1.1); put it in quotation marks",
             "on: 1",
         ),
+        (
+            "9:9: shadow: churn@champion is the job's model already; name another, or leave it out",
+            "shadow: churn@champion",
+        ),
+        (
+            (
+                "9:9: shadow: model 'candidate' is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION "
+                "(churn/3), file:PATH.onnx, mlflow:NAME@ALIAS or s3://BUCKET/PATH.onnx"
+            ),
+            "shadow: candidate",
+        ),
         ("9:1: merge keys (<<) are not allowed here; write the keys out", "<<: {description: x}"),
         (
             "9:14: anchors and aliases (& and *) are not allowed here; write the value out",

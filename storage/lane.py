@@ -136,9 +136,10 @@ class Lane:
             if self._steps:
                 self._step()
                 return
-            assert self._result is not None  # noqa: S101  # a look-up has rows, if only one that says so
-            self._transformer.set_pgresult(self._result)
-            rows = self._transformer.load_rows(0, self._result.ntuples, tuple)
+            rows: Rows = []
+            if self._result is not None:
+                self._transformer.set_pgresult(self._result)
+                rows = self._transformer.load_rows(0, self._result.ntuples, tuple)
         except psycopg.Error as error:
             self._end(error)
         else:

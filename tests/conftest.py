@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -86,6 +87,15 @@ def _container():
         return PostgresContainer("postgres:18", driver=None).start()
     except Exception:  # docker-py raises what it pleases where no engine answers
         return None
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """A command that a test calls sends the log to that test's stderr: the next one has its own."""
+    log = logging.getLogger("batchpred")
+    before = list(log.handlers), log.propagate, log.level
+    yield
+    log.handlers, log.propagate, log.level = before
 
 
 @pytest.fixture(scope="session")

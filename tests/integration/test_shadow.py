@@ -243,7 +243,9 @@ def test_gc_drops_a_shadow_with_the_run_it_shadowed(job, database):
         assert [] == garbage.collect(database, connection, {}).dropped
         # Killed once its run was published: nobody is at work on it, and it stands in no way.
         connection.execute("UPDATE batchpred.runs SET status = 'running' WHERE run_id = 2")
-        assert {"predictions": 2, "quarantined": 0} == garbage.forget(connection, "churn", {"id": 7})
+        assert {"predictions": 2, "quarantined": 0} == garbage.forget(
+            database, connection, "churn", {"id": 7}
+        )
         connection.execute("UPDATE batchpred.runs SET status = 'complete' WHERE run_id = 2")
         job(shadow_ref="churn@candidate", force=True)
         assert [2] == garbage.collect(database, connection, {}).dropped

@@ -206,7 +206,8 @@ def test_refused_values(expected, found, written, fault, tmp_path):
         (
             (
                 "9:9: shadow: model 'candidate' is no reference: write NAME@ALIAS (churn@champion), NAME/VERSION "
-                "(churn/3), file:PATH.onnx, mlflow:NAME@ALIAS or s3://BUCKET/PATH.onnx"
+                "(churn/3), file:PATH.onnx, mlflow:NAME@ALIAS, s3://BUCKET/PATH.onnx or "
+                "hf:OWNER/REPO/PATH.onnx@COMMIT"
             ),
             "shadow: candidate",
         ),

@@ -6,8 +6,8 @@
 Everything runs on this machine in one sitting: pgbench's prepared select on the run's own table, then one server
 process without and with its cache, and Feast's feature server on rows of the same shape (in an environment of its
 own, 600 MB; PEERS=0 leaves it out). A peer that fails is reported as such, and the other figures stand. Of several
-rounds each figure is the best: what else runs on the machine only takes away. Ratios are what travels; the last
-line is one line of JSON.
+rounds each figure is the best, for what else runs on the machine only takes away; `of_pgbench` is the median of the
+rounds' own ratios, each beside its neighbour in time. The last line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -277,8 +278,19 @@ def key_rates(database: Database, run_id: int, folder: Path) -> dict[str, dict[s
                 figures = load(server.asked, folder, zipf=zipf, seconds=SECONDS)
                 figures["server_us"] = (server.processor_us() - before) / (figures["rate"] * SECONDS)
                 figures["memory_mb"] = server.peak_memory_mb() or 0.0
+                if rate := found["pgbench"][-1].get("rate"):
+                    figures["of_pgbench"] = figures["rate"] / rate
                 found[name].append(figures)
-    return {name: max(rounds, key=lambda figures: figures.get("rate", 0.0)) for name, rounds in found.items()}
+    best_of = {
+        name: max(rounds, key=lambda figures: figures.get("rate", 0.0)) for name, rounds in found.items()
+    }
+    for name, _, _ in ways:
+        if ratios := [figures["of_pgbench"] for figures in found[name] if "of_pgbench" in figures]:
+            best_of[name] |= {
+                "of_pgbench": median(ratios),
+                "of_pgbench_each": [round(each, 2) for each in ratios],
+            }
+    return best_of
 
 
 def whole_runs(database: Database, run_id: int) -> dict[str, float]:
@@ -316,9 +328,8 @@ def main() -> None:
         for name, figures in found.items():
             if "p99_ms" in figures:
                 figures["p99_of_p50"] = figures["p99_ms"] / figures["p50_ms"]
-            for other in ("pgbench", "feast"):
-                if (rate := found[other].get("rate")) and "rate" in figures and name != other:
-                    figures[f"of_{other}"] = figures["rate"] / rate
+            if (rate := found["feast"].get("rate")) and "rate" in figures and name != "feast":
+                figures["of_feast"] = figures["rate"] / rate
             shown = (
                 f"{key} {value:,.2f}" if isinstance(value, int | float) else f"{key}: {value}"
                 for key, value in figures.items()

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from jobs.comparison import MOVED, Comparison, of_scores
 from jobs.errors import JobError
 from jobs.interval import interval_containing
+from jobs.job_source import key_columns, source_of
 from jobs.pipeline import cut_into_chunks
-from jobs.plan import key_columns, source_of
 from jobs.score import ARROW_TYPES
 from storage.job_table import JobTable
 from storage.shadows import Pair

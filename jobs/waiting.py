@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 from jobs.errors import JobFileError
-from jobs.plan import ready_query
+from jobs.job_source import ready_query
 from storage import attempts
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def blocks(connection: Connection, statement: bytes) -> Iterator[tuple[bytearray
                 sizes.append(size)
             elif size < 0:
                 break
-            elif len(block) >= _BLOCK_BYTES:
+            elif len(block) >= _BLOCK_BYTES and sizes[-1] != len(_TRAILER):  # which may come ahead of the end
                 if is_first:
                     _cut_header(block, sizes)
                 yield block, sizes

@@ -159,9 +159,13 @@ class Database:
             ) from None
         watch.note(connection, self)
         with self.errors("beginning a session"):
-            connection.settle(
-                Settings("batchpred_writer" if as_writer else None, {**values, **(settings or {})})
-            )
+            try:
+                connection.settle(
+                    Settings("batchpred_writer" if as_writer else None, {**values, **(settings or {})})
+                )
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def session(self, purpose: str) -> dict[str, Any]:
@@ -188,7 +192,7 @@ class Database:
             configure=partial(_become_reader, settings=_reader(statement_timeout_ms)),
             min_size=1,
             max_size=size,
-            check=ConnectionPool.check_connection,
+            check=_check_reader,
             # The pool doubles its pauses between attempts: after minutes without a database it would stay away
             # for minutes more. Given up early, it tries anew with the next who asks.
             reconnect_timeout=_POOL_PATIENCE_SECONDS,
@@ -210,7 +214,11 @@ class Database:
         arguments = {**self._reading(purpose), "prepare_threshold": 0}
         try:
             connection = await AsyncSession.connect(self.url, **arguments)
-            await connection.settle(_reader(statement_timeout_ms, plan_cache_mode="force_generic_plan"))
+            try:
+                await connection.settle(_reader(statement_timeout_ms, plan_cache_mode="force_generic_plan"))
+            except BaseException:
+                await connection.close()
+                raise
         except psycopg.OperationalError as error:
             raise DatabaseUnreachableError(
                 f"cannot connect to {self.place}: {self.redact(_reason(error))}"
@@ -259,6 +267,11 @@ def _become_reader(connection: Connection, settings: Settings) -> None:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     connection.settle(settings)
+
+
+def _check_reader(connection: Connection) -> None:
+    """Ask the server for nothing at all, which needs no settings. Raises psycopg.OperationalError."""
+    psycopg.Cursor(connection).execute("")
 
 
 def is_transient(error: psycopg.Error) -> bool:

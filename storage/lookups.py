@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -127,6 +128,9 @@ class Lookups:
             self._end(None, asked, DatabaseUnreachableError("the database is silent"))
         except (DatabaseError, DatabaseUnreachableError) as error:
             self._end(None, asked, error)
+        except Exception:  # or this lane were lost, and who asked would wait for ever
+            _logger.exception("no connection for look-ups could be opened")
+            self._end(None, asked, DatabaseUnreachableError("no connection could be opened"))
         else:
             self._ask(Lane(connection), target, asked)
 
@@ -187,5 +191,7 @@ def _tell(waiting: list[Done], outcome: tuple[Any, ...] | Exception | None) -> N
     for done in waiting:
         try:
             done(outcome)
-        except Exception:  # one who asked must not keep the others from their answers
+        except Exception:  # one who asked must not keep the others from their answers, nor wait for ever
             _logger.exception("an answer could not be given")
+            with suppress(Exception):
+                done(DatabaseError("the answer could not be given"))

@@ -9,6 +9,7 @@ must ask the database itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ STALE_SECONDS = 1.0
 _STATEMENT_TIMEOUT_MS = 1_000
 # A peer that is silent for so long is given up, and another connection made.
 _SILENT_SECONDS = 2.0
+_logger = logging.getLogger("batchpred.api")
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,24 @@ class Pointers:
     async def _keep(self) -> None:
         while True:
             # Whatever ended it: until it works again nothing is trusted, so nobody is answered wrongly.
-            with suppress(psycopg.Error, DatabaseError, DatabaseUnreachableError, TimeoutError):
+            try:
                 await self._listen()
+            except (psycopg.Error, DatabaseError, DatabaseUnreachableError, TimeoutError):
+                pass
+            except Exception:  # such as a schema that was upgraded beyond this server
+                _logger.exception("the newest runs could not be read")
             await asyncio.sleep(CHECK_SECONDS)
 
     async def _listen(self) -> None:
-        connection = await self._database.reader(
-            purpose="api pointers", statement_timeout_ms=_STATEMENT_TIMEOUT_MS
-        )
+        async with asyncio.timeout(_SILENT_SECONDS):
+            connection = await self._database.reader(
+                purpose="api pointers", statement_timeout_ms=_STATEMENT_TIMEOUT_MS
+            )
         try:
             connection.row_factory = dict_row
             if not connection.is_lent:
-                await connection.execute(_SQL["listen"])
+                async with asyncio.timeout(_SILENT_SECONDS):
+                    await connection.execute(_SQL["listen"])
             while True:
                 async with asyncio.timeout(_SILENT_SECONDS):
                     await self._read(connection)

@@ -3,8 +3,9 @@
 A pooler in transaction mode, such as PgBouncer, lends a session of the server to a client for one transaction and
 then to another client. What is set for such a session would be lost for us and reach others, and so would a
 LISTEN or a prepared statement. So behind a pooler every transaction begins with the statement that settles it,
-which sets all for this transaction alone; and a statement outside of a transaction goes out together with it, in
-one transaction and one round trip. Only the time zone is set for good: PgBouncer keeps it for each client.
+which sets all for this transaction alone; and a statement outside of a transaction goes out behind it, in one
+transaction with it. Its answer is waited for first: by it the session that works for us is known
+(storage/watch.py). Only the time zone is set for good: PgBouncer keeps it for each client.
 
 A pooler is known by the number of the server's process: at the login it tells one of its own making.
 """
@@ -56,18 +57,18 @@ class Session(psycopg.Connection[Row]):
 
     is_lent = False
     settling = b""
-    _lent_pid = 0
+    lent_pid = 0
 
     @property
     def server_pid(self) -> int:
         """The number of the server's process that works for us now; 0 where a pooler may give any."""
-        return self._lent_pid if self.is_lent else self.info.backend_pid
+        return self.lent_pid if self.is_lent else self.info.backend_pid
 
     def settle(self, settings: Settings) -> None:
         """Take the settings, and learn whether a pooler stands in between; call it once, first."""
         self.settling = settings.statement(self.info.backend_pid)
         try:
-            self.is_lent = self._settled() != self.info.backend_pid
+            self.is_lent = self.settled() != self.info.backend_pid
         except psycopg.errors.InvalidParameterValue:
             if _LOST_CLIENT not in settings.values:
                 raise
@@ -77,7 +78,8 @@ class Session(psycopg.Connection[Row]):
             # Statements prepared in one of the server's sessions are unknown in the next.
             self.prepare_threshold = None
 
-    def _settled(self) -> int:
+    def settled(self) -> int:
+        """Settle the session or, where it is lent, this transaction; return the number of the server's process."""
         row = psycopg.Cursor(self, row_factory=tuple_row).execute(self.settling).fetchone()
         assert row is not None  # noqa: S101  # a SELECT from one row
         return int(row[0])
@@ -93,11 +95,11 @@ class Session(psycopg.Connection[Row]):
         try:
             with super().transaction(savepoint_name, force_rollback) as transaction:
                 if begins:
-                    self._lent_pid = self._settled()
+                    self.lent_pid = self.settled()
                 yield transaction
         finally:
             if begins:  # not before the COMMIT is answered: it is the reply that may never come
-                self._lent_pid = 0
+                self.lent_pid = 0
 
 
 class _LentCursor(psycopg.Cursor[Any]):
@@ -108,9 +110,12 @@ class _LentCursor(psycopg.Cursor[Any]):
         assert isinstance(session, Session)  # noqa: S101  # the only one that makes these
         if session.pgconn.transaction_status != TransactionStatus.IDLE:
             return super().execute(query, params, **options)
-        with session.pipeline():
-            psycopg.Cursor(session).execute(session.settling)
-            return super().execute(query, params, **options)
+        try:
+            with session.pipeline():
+                session.lent_pid = session.settled()
+                return super().execute(query, params, **options)
+        finally:
+            session.lent_pid = 0
 
     def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
         # Inside a transaction that is open already this is a savepoint, which changes nothing.
@@ -119,7 +124,7 @@ class _LentCursor(psycopg.Cursor[Any]):
 
 
 class AsyncSession(psycopg.AsyncConnection[Any]):
-    """The same for the event loop, where no transaction is longer than a statement."""
+    """The same for the event loop: no transaction is longer than a statement, and both go out in one round trip."""
 
     is_lent = False
     settling = b""

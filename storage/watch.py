@@ -6,16 +6,18 @@ No timeout on an answer would do either, because building a key of a large run t
 
 So a connection is given up when all of this holds at once:
 
-    we wait for its answer, and for SILENCE seconds no byte went either way, as the kernel counts them
+    we wait for its answer, and for SILENCE seconds no byte went either way, as the kernel counts them; and nothing
+        that came lies there unread, as it does where it is this process that had no time
     asked over a new connection, the server does not say that the session is at work for us: it does not know the
         session, the session waits for us, or there is no answer within ANSWER seconds either
 
 Its socket is shut down, and the one who waits gets an ordinary error of a lost connection. The run reads the state
 and tries again (jobs/run.py); the lease runs out by itself or is recognised as its own.
 
-Behind a pooler the session is known for the length of a transaction (storage/session.py); outside of one an unknown
-session proves nothing. The question may have to wait for a session there, so it has SILENCE seconds. A Unix socket
-has no network to fail, and a system whose kernel does not count the silence (any but Linux) has no watch.
+Behind a pooler the session is known from a transaction's first answer to its last (storage/session.py); until then
+an unknown session proves nothing. The question may have to wait for a session there, so it has SILENCE
+seconds. A Unix socket has no network to fail, and a system whose kernel does not count the silence (any but Linux)
+has no watch.
 """
 
 from __future__ import annotations
@@ -160,7 +162,16 @@ def _is_silent(sock: socket.socket) -> bool:
         sent, _, received = _LAST_DATA.unpack(counted)
     except (OSError, struct.error):
         return False
-    return bool(min(sent, received) >= 1000 * SILENCE)
+    return bool(min(sent, received) >= 1000 * SILENCE) and not _has_unread(sock)
+
+
+def _has_unread(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
+    except OSError:  # a reset, which the one who waits is told by itself
+        return True
 
 
 def _is_at_work(database: Database, pid: int, patience: float) -> bool:

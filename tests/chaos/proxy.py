@@ -62,6 +62,11 @@ class Proxy:
         """Let no byte through any more."""
         self._loop.call_soon_threadsafe(self._through.clear)
 
+    def mute(self):
+        """Let nothing come back any more on the connections there are."""
+        for link in list(self._links):
+            link.is_struck = True
+
     def heal(self):
         """Let through what waited, and what comes."""
         self._do(self._heal())

@@ -1,5 +1,6 @@
 """The route of one key beneath the framework: the same answers, fresh after a publish, and back after an outage."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -146,3 +147,25 @@ def test_an_outage_is_said_and_passes(client, server_url, database, publish_rows
         server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     for path in ("/readyz", f"{PATH}/1", "/v1/jobs"):
         ask_until(client, path, lambda answer: answer.status_code == 200)
+
+
+def test_a_reading_that_cannot_be_taken_in_is_made_again(database, caplog):
+    """Whatever is wrong with it is logged, and costs the trust in what is remembered, not the reading for good."""
+    readings = []
+
+    def take_in(found):
+        readings.append(found)
+        if len(readings) == 1:
+            raise TypeError("a column that this server does not know")
+
+    async def follow():
+        newest = pointers.Pointers(database, take_in)
+        newest.start()
+        async with asyncio.timeout(20):
+            while not newest.are_trusted(time.monotonic()):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
+        await newest.stop()
+
+    asyncio.run(follow())
+    assert len(readings) > 1
+    assert "a column that this server does not know" in caplog.text

@@ -1,5 +1,6 @@
 """Rows read by binary COPY, held against what PostgreSQL was given."""
 
+import asyncio
 import threading
 from datetime import date
 
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import copy_out
+from storage.database import Database
 from storage.parameters import bind_named
 from storage.query_source import QuerySource
 from storage.sources import SourceError
+from tests.chaos.proxy import Proxy
 
 # PostgreSQL type -> values, and the Arrow type they come as.
 WHOLE = {2: "int16", 4: "int32", 8: "int64"}
@@ -95,6 +98,28 @@ def test_a_row_may_be_larger_than_a_block(database):
     query = "SELECT repeat('ab', 3000000) || g AS t, g FROM generate_series(1, 3) AS g"
     parts = batches(source(database, query))
     assert [f"{'ab' * 3_000_000}{n}" for n in (1, 2, 3)] == pa.Table.from_batches(parts)["t"].to_pylist()
+
+
+class Halting(Proxy):
+    """Holds back for a moment what comes behind the trailer of the rows."""
+
+    async def _downwards(self, link, reader):
+        while data := await reader.read(65536):
+            rows, trailer, end = data.partition(b"d\0\0\0\x06\xff\xff")
+            link.client.write(rows + trailer)
+            if trailer:
+                await asyncio.sleep(0.2)
+                link.client.write(end)
+
+
+def test_the_trailer_is_no_row(database, monkeypatch):
+    """Nor where it arrives alone, ahead of the word that it was the last, and a block is full."""
+    monkeypatch.setattr(copy_out, "_BLOCK_BYTES", 1)
+    with Halting(database.url, None, "silence") as network:
+        there = Database.at(network.address)
+        for count in (0, 1, 1000):
+            rows = batches(source(there, f"SELECT g FROM generate_series(1, {count}) AS g"))
+            assert count == sum(batch.num_rows for batch in rows)
 
 
 def test_a_date_without_end_is_outside_every_calendar(database):

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from storage import lookups, served
-from storage.database import DatabaseUnreachableError
+from storage.database import Database, DatabaseError, DatabaseUnreachableError
 from storage.lane import Lane
 from storage.lookups import Lookups, Target
 from storage.pointers import Pointer
@@ -147,3 +147,34 @@ def test_a_silent_database_is_given_up(database, connection, target, monkeypatch
     told, row = asyncio.run(ask())
     assert isinstance(told, DatabaseUnreachableError)
     assert 0.1 == row[1]
+
+
+def test_whoever_asks_is_answered_whatever_goes_wrong(database, target, caplog):
+    """An answer that cannot be given, and a connection that cannot be opened, are errors and not silence."""
+
+    class Odd(Database):
+        async def reader(self, **_):
+            raise RuntimeError("odd")
+
+    async def ask():
+        told = asyncio.get_running_loop().create_future()
+
+        def spoilt(outcome):
+            if not isinstance(outcome, Exception):
+                raise TypeError("no JSON for that")
+            told.set_result(outcome)
+
+        right, wrong = Lookups(database), Lookups(Odd(database.url))
+        right.find(target, (1,), spoilt)
+        row = await look_up(right, target, 1)
+        async with asyncio.timeout(20):
+            outcomes = [await told, *[await look_up(wrong, target, key) for key in range(lookups.LANES + 1)]]
+        await right.close()
+        await wrong.close()
+        return row, outcomes
+
+    row, outcomes = asyncio.run(ask())
+    assert 0.1 == row[1]
+    assert [DatabaseError, *[DatabaseUnreachableError] * (lookups.LANES + 1)] == [*map(type, outcomes)]
+    assert "no JSON for that" in caplog.text
+    assert "odd" in caplog.text

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from datetime import timedelta
@@ -193,6 +194,29 @@ def test_a_commit_whose_reply_never_comes_is_given_up(bouncer):
         with watch.kept(), pooled.connect(purpose="test", as_writer=True) as connection:
             with pytest.raises(psycopg.OperationalError), connection.transaction():
                 connection.execute("SELECT 1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_statement_alone_whose_reply_never_comes_is_given_up(bouncer, database):
+    """Outside of a transaction, too, the session is known that works for us."""
+
+    def mute():
+        asleep = (
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        )
+        with database.connect(purpose="test") as other:
+            while not other.execute(asleep).fetchone():
+                time.sleep(0.02)
+        network.mute()
+
+    with Proxy(bouncer.address, None, "mute") as network:
+        pooled = Database.at(network.address)
+        with watch.kept(), pooled.connect(purpose="test", as_writer=True) as connection:
+            thread = threading.Thread(target=mute)
+            thread.start()
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT pg_sleep(1)")
+            thread.join()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -6,6 +6,7 @@ import pytest
 
 import jobs.run
 from storage import watch
+from storage.copy_decode import RowDecoder
 from storage.database import Database
 from storage.parameters import bind_named
 from storage.query_source import QuerySource
@@ -61,6 +62,27 @@ def test_a_source_whose_rows_wait_for_us_is_left_alone(database, monkeypatch):
                 time.sleep(3)
             count += batch.num_rows
     assert 60_000 == count
+
+
+def test_a_process_without_time_for_rows_that_came_gives_nobody_up(database, monkeypatch):
+    """While what the server sent lies unread it is this process that keeps the other waiting."""
+    decode = RowDecoder.decode
+
+    def slowly(decoder, block, sizes):
+        batch = decode(decoder, block, sizes)
+        if not count:
+            time.sleep(2)
+        return batch
+
+    monkeypatch.setattr(RowDecoder, "decode", slowly)
+    query = "SELECT repeat('x', 1000) AS t FROM generate_series(1, 60000)"
+    source = QuerySource(database, bind_named(query, {}, where="q.sql"), {}, "q.sql")
+    before, count = watch.given_up(), 0
+    with watch.kept(), source.read(source.describe()) as rows:
+        for batch in rows:
+            count += batch.num_rows
+    assert 60_000 == count
+    assert before == watch.given_up()
 
 
 def test_a_run_whose_network_swallows_everything_ends_and_can_be_taken_up(run, database, monkeypatch):

@@ -312,7 +312,7 @@ def test_labels_come_later_and_are_read_alone(job, command, reads, database):
 def test_labels_may_take_long_and_may_be_missing(job, command, database, monkeypatch):
     """A slow query for labels ends no comparison; no label yet, and no row any more, are said."""
     job(shadow_ref="churn@candidate")
-    slow = ", (SELECT x > 0 FROM pg_sleep(0.02)) AS churned"
+    slow = ", (SELECT x > 0 FROM pg_sleep(CASE id WHEN 1 THEN 0.9 ELSE 0 END)) AS churned"
     for more, expected, says in (
         (slow, 0, "auc"),
         (", NULL::boolean AS churned", 1, "no row was scored and has a label"),

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from storage.database import Connection, Row
 
 
+_WHAT = (
+    "name what to compare: JOB REF (churn churn@candidate), two models that a run has scored with "
+    "(churn@champion churn@candidate), or --run RUN"
+)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command to `batchpred models`."""
     app.command()(compare)
@@ -122,10 +128,7 @@ class _Asked:
         from jobs.jobfile import choose_jobs
 
         if self.first is None or self.second is None:
-            raise ConfigurationError(
-                "name what to compare: JOB REF (churn churn@candidate), two models that a run has scored with "
-                "(churn@champion churn@candidate), or --run RUN"
-            )
+            raise ConfigurationError(_WHAT)
         settings = Settings.read()
         (job_file,), _ = choose_jobs(project, [self.first], settings.environ)
         unit, zone, now = job_file.job.interval, job_file.job.zone, datetime.now(UTC)
@@ -168,8 +171,10 @@ class _Asked:
             moves.show_run(connection, self.run)  # says so where there is no such run
             pair = shadows.find_pair(connection, run_id=self.run)
             said = f"run {self.run} has no complete shadow, or its predictions are gone"
+        elif self.first is None or self.second is None:
+            raise ConfigurationError(_WHAT)
         else:
-            refs = [registry.ModelRef.parse(text or "") for text in (self.first, self.second)]
+            refs = [registry.ModelRef.parse(text) for text in (self.first, self.second)]
             models = [registry.resolve(connection, ref) for ref in refs]
             if models[0].sha256 == models[1].sha256:
                 raise ConfigurationError(f"{self.first} and {self.second} are both {models[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -65,7 +66,11 @@ def retire(
             and (by_rule or why is not None),
             "name a version, NAME/N, or retire what gates.yaml finds stale with --stale": what is None
             and not stale,
-            "--dry-run is for rules: --stale, --older-than, --metric": dry_run and not by_rule,
+            "--dry-run and --keep are for rules: --stale, --older-than, --metric": (dry_run or keep > 0)
+            and not by_rule,
+            f"which versions of {what}? Name one, {what}/N, or a rule: --older-than, --metric or --stale": (
+                not by_rule and what is not None and not {"/", "@"} & set(what)
+            ),
         }
     )
     rule = retirement.Rule(_age(older_than), _rule(metric), keep)
@@ -130,8 +135,9 @@ def _age(text: str | None) -> timedelta | None:
 
     if text is None:
         return None
-    if text[:-1].isdigit() and text[-1] in "hdw":
-        return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[text[-1]]: int(text[:-1])})
+    if text[:-1].isdecimal() and text[-1] in "hdw":
+        with suppress(OverflowError):  # of millions of years
+            return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[text[-1]]: int(text[:-1])})
     raise ConfigurationError(f"--older-than {text!r} is no age; write a number and h, d or w, such as 180d")
 
 

@@ -37,26 +37,31 @@ def choose(
     """Find the job whose rows the candidate is held at: `JOB` or `JOB:DATE`, else the one job that scores with it.
 
     `model` is the alias that is released to, NAME@ALIAS. None where nothing is asked, neither here nor in the
-    gates. Raises ConfigurationError where it is not one job, or a job of another model.
+    gates. Raises ConfigurationError where it is not one job, or a job of another model, and JobFileError for a
+    faulty gates file: before anything is trained or pushed.
     """
     from jobs.gates import load_gates
     from jobs.jobfile import choose_jobs, load_project
 
     name = model.partition("@")[0]
+    bounds = load_gates(gates, settings.environ).of(name).shadow if gates is not None else None
     if asked is not None:
         job, _, date = asked.partition(":")
         (job_file,), _ = choose_jobs(project, [job], settings.environ)
         if job_file.job.model.replace("/", "@").partition("@")[0] != name:
             raise ConfigurationError(f"job {job} scores with {job_file.job.model}, which is not {name}")
         return ShadowOn(job_file, date or None)
-    if gates is None or load_gates(gates, settings.environ).of(name).shadow is None:
+    if gates is None or bounds is None:
         return None
     jobs = [each for each in load_project(project, settings.environ)[0] if each.job.model == model]
     if len(jobs) != 1:
         named = f": {', '.join(each.job.name for each in jobs)}" if jobs else ""
+        first = (
+            "" if jobs else f"; a first version needs none: batchpred models push {name} FILE --alias ALIAS"
+        )
         raise ConfigurationError(
             f"{gates.name} holds {name} to its shadow, and {len(jobs)} jobs here score with {model}{named}; name "
-            "the one: --shadow JOB"
+            f"the one: --shadow JOB{first}"
         )
     return ShadowOn(jobs[0], None)
 

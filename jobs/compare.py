@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.compare_runs import compare_runs, truths
+from jobs.compare_runs import compare_runs, label_of, truths
 from jobs.comparison import MOVED, Comparison, of_scores
 from jobs.errors import JobError
 from jobs.pipeline import cut_into_chunks
@@ -52,9 +52,7 @@ def compare_models(
     reads = list(dict.fromkeys(column for plan in plans for column in plan.reads))
     if label is not None:
         described = {column.name: column for column in plans[0].source.describe()}
-        if label not in described:
-            raise JobError(f"{plans[0].source.where}: the query yields no column {label!r} for the label")
-        reads = list(dict.fromkeys([*reads, described[label]]))
+        reads = list(dict.fromkeys([*reads, label_of(job_file, plans[0].source, described, label)]))
     key = [column.name for column in plans[0].key]
     keys: list[pa.Table] = []
     truth: list[NDArray[Any]] = []

@@ -22,12 +22,13 @@ from storage.shadows import Pair
 from storage.sources import FAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.plan import Runtime
     from storage.database import Connection, Row
+    from storage.sources import Source, SourceColumn
 
 
 def interval_of(pair: Row) -> Interval:
@@ -53,8 +54,8 @@ def compare_runs(connection: Connection, pair: Row, *, truth: Iterator[pa.Table]
     both = Pair(connection, [column.name for column in table.key], *found.runs)
     types = {column.name: column.type for column in other.outputs}
     with both.at_one_moment():
-        if truth is not None:
-            both.give_truth(table, (_typed(rows, table) for rows in truth))
+        if truth is not None and not both.give_truth(table, (_typed(rows, table) for rows in truth)):
+            raise JobError(f"{table.name}: the query has no rows for {found.interval} any more, so no labels")
         for column in table.outputs:
             name = column.name
             if column.type != types.get(name):
@@ -76,27 +77,45 @@ def compare_runs(connection: Connection, pair: Row, *, truth: Iterator[pa.Table]
 
 
 def truths(runtime: Runtime, job_file: JobFile, interval: Interval, label: str) -> Iterator[pa.Table]:
-    """Read key and label of a job's rows, chunk by chunk. Raises JobError where the query has no such column."""
+    """Read key and label of a job's rows, chunk by chunk. Raises what `label_of` raises."""
     source = source_of(runtime, job_file, interval)
     yielded = {column.name: column for column in source.describe()}
-    if label not in yielded:
-        raise JobError(f"{source.where}: the query yields no column {label!r} for the label")
+    truth = label_of(job_file, source, yielded, label)
     key = key_columns(job_file, source, yielded)
-    with source.read((*key, yielded[label]), key) as batches:
+    with source.read((*key, truth), key) as batches:
         for rows in cut_into_chunks(batches, job_file.job.chunk_rows):
             read = rows.filter(pc.is_null(rows[FAULT])) if FAULT in rows.column_names else rows
             yield read.select([*(column.name for column in key), label])
 
 
+def label_of(
+    job_file: JobFile, source: Source, yielded: Mapping[str, SourceColumn], label: str
+) -> SourceColumn:
+    """Find the column that holds the truth of a score. Raises JobError where it is not there, or can be none."""
+    found = yielded.get(label)
+    if found is None:
+        raise JobError(f"{source.where}: {source.yields} no column {label!r} for the label")
+    if label in job_file.job.key:
+        raise JobError(f"{source.where}: {label} is part of the key, and no label")
+    if found.arrow is None or not _is_number(found.arrow):
+        raise JobError(
+            f"{source.where}: label {label} is {found.type}, and the truth of a score is a number or a boolean: "
+            f"{source.mend}"
+        )
+    return found
+
+
+def _is_number(arrow: str) -> bool:
+    return arrow == "bool" or arrow.startswith(("int", "uint", "float", "double", "half"))
+
+
 def _typed(rows: pa.Table, job: JobTable) -> pa.Table:
-    """Cast the key to what the job's tables have, and the label to one of four types."""
+    """Cast the key to what the job's tables have, and the label to one of three types."""
     label = rows.schema.types[-1]
     if pa.types.is_integer(label):
         label = pa.int64()
     elif pa.types.is_floating(label):
         label = pa.float64()
-    elif not pa.types.is_boolean(label):
-        label = pa.string()
     types = [*(ARROW_TYPES[column.type] for column in job.key), label]
     return pa.table(
         [values.cast(type_) for values, type_ in zip(rows.columns, types, strict=True)],

@@ -25,13 +25,13 @@ def metrics_of(scores: NDArray[Any], truth: NDArray[Any], *, is_probability: boo
     Raises ModelError where there is nothing to compare, or a class is missing.
     """
     if not len(scores):
-        raise ModelError("the holdout has no row that was scored and has a label")
+        raise ModelError("no row was scored and has a label: nothing can be evaluated")
     if truth.dtype.kind in "OUS" or scores.dtype.kind in "OUS":
         return {"accuracy": float(np.mean(scores.astype(str) == truth.astype(str)))}
     actual = truth.astype(np.float64)
     if is_probability:
         if not np.isin(actual, (0.0, 1.0)).all():
-            raise ModelError("the label of a probability is 0 or 1, and the holdout has others")
+            raise ModelError("the label of a probability is 0 or 1, and there are others")
         return _of_classes(scores.astype(np.float64), actual)
     if scores.dtype.kind in "iub":
         return {"accuracy": float(np.mean(scores.astype(np.float64) == actual))}
@@ -54,7 +54,7 @@ def auc(scores: NDArray[np.float64], actual: NDArray[np.float64]) -> float:
 
 def _of_classes(scores: NDArray[np.float64], actual: NDArray[np.float64]) -> dict[str, float]:
     if actual.min() == actual.max():
-        raise ModelError(f"every row of the holdout has the label {actual[0]:g}; nothing can be told apart")
+        raise ModelError(f"every row has the label {actual[0]:g}; nothing can be told apart")
     clipped = np.clip(scores, _TINY, 1 - _TINY)
     return {
         "auc": auc(scores, actual),

@@ -81,6 +81,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.note(headers)
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         was, now = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if now.scheme not in ("http", "https"):  # urllib would follow to FTP
+            raise ModelError(
+                f"{was.hostname} redirects to {now.scheme}://, and files are fetched by HTTP alone"
+            )
         is_exposed = was.scheme == "https" and now.scheme != "https"
         if request is not None and (was.netloc != now.netloc or is_exposed):
             request.remove_header("Authorization")

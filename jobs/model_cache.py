@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -47,7 +48,10 @@ class ModelCache:
         return prepared.sha256, prepared.data
 
     def examined(self, data: bytes) -> PreparedModel:
-        """Do what `jobs.gatekeeper.examine` does, once for the same bytes and libraries. Raises ModelError."""
+        """Do what `jobs.gatekeeper.examine` does, once for the same bytes and libraries. Raises ModelError.
+
+        Where nothing can be written, as in a container whose disk is read-only, it is done each time.
+        """
         from jobs.onnx_file import PreparedModel
 
         key = f"{hashlib.sha256(data).hexdigest()} {_examiners()}"
@@ -65,9 +69,12 @@ class ModelCache:
                 )
         prepared = examine(data)
         as_given = prepared.data == data
-        if not as_given:
-            self._keep(prepared)
-        self.write(key, {"sha256": prepared.sha256, "as_given": as_given, **prepared.described}, "examined")
+        with suppress(OSError):
+            if not as_given:
+                self._keep(prepared)
+            self.write(
+                key, {"sha256": prepared.sha256, "as_given": as_given, **prepared.described}, "examined"
+            )
         return prepared
 
     def bytes_of(self, sha256: str) -> bytes | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.errors import ModelError
+from jobs.gatekeeper import examine
 from jobs.hub import Hub
 from jobs.job_source import SourceColumnsError, key_columns, nearest, source_of
 from jobs.jobfile import definition_digest
@@ -237,6 +238,9 @@ def resolve_model(
         signature = read_signature(beside) if beside.is_file() else None
         remedy = f"put the signature of the file into {beside.name}"
         prepared = ModelCache(runtime.model_cache).examined(given)
+        if prepared.data is not given and trust_in(folder, path.stem, runtime.environ):
+            # What is scored with is made of the signed bytes here: a copy in the cache is not what was signed.
+            prepared = examine(given)
         name, version, data, sha256 = path.stem, None, prepared.data, prepared.sha256
     elif is_remote(ref):
         remote = fetch_remote(ref, runtime.mlflow, runtime.model_cache, runtime.hub)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs.checks import ChecksFailedError
-from jobs.gates import FILE
+from jobs.gates import FILE, load_gates
 from jobs.interval import interval_containing
 from jobs.remote_models import is_remote
 from storage import attempts, model_life, registry
@@ -72,6 +72,7 @@ def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str 
     gates = job_file.path.parent / FILE
     if gates.is_file():  # it may ask for signatures, which a refused version may get
         digest.update(_bytes_of(gates))
+        digest.update(_keys_now(gates))
         digest.update(_signature_now(connection, job_file))
     if job.model.startswith("file:"):
         digest.update(_bytes_of(job_file.path.parent / job.model.removeprefix("file:")))
@@ -117,6 +118,15 @@ def _named_now(connection: Connection, ref: str) -> str:
         return registry.resolve(connection, registry.ModelRef.parse(ref), to_score=True).sha256
     except BatchpredError as error:
         return type(error).__name__
+
+
+def _keys_now(gates: Path) -> bytes:
+    """The keys that a gates file names; nothing where it is faulty, or takes their names from the environment."""
+    try:
+        asked = load_gates(gates, {}).models.values()
+    except BatchpredError:
+        return b""
+    return b"".join(_bytes_of(gates.parent / key) for each in asked for key in each.signed_by)
 
 
 def _signature_now(connection: Connection, job_file: JobFile) -> bytes:

@@ -13,6 +13,7 @@ from jobs import checks, news, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.progress import Progress
+from jobs.remote_models import shown
 from jobs.report import RunReport
 from jobs.resume import RowsChangedError
 from jobs.retries import cause_of
@@ -107,9 +108,18 @@ def run_job(
         report.seconds = round(time.monotonic() - began, 3)
     report.shadow = wish.told
     report.warnings += [wish.warning] if wish.warning else []
+    if shadow_ref is not None and wish.told is None and report.error is None:
+        report.warnings.append(_no_shadow(report, shadow_ref))
     if report.status == "failed" and is_last_try:
         news.failed(runtime.database, job_file, interval, report)
     return report
+
+
+def _no_shadow(report: RunReport, ref: str) -> str:
+    """Say why a shadow that was asked for never began."""
+    if report.status == "unchanged":
+        return "no shadow: nothing was scored, because the predictions are published; --force scores anew"
+    return f"no shadow: {shown(ref)} is the run's own model"
 
 
 def _try_without_shadow_too(

@@ -180,10 +180,7 @@ def _begin(runtime: Runtime, writer: Writer, plan: Plan, wish: Wish) -> Shadow |
         wish.tell("failed", _said(error))
         _note(connection, run_id, wish)
         return None
-    model = beside.model
-    wish.tell(
-        "running", model=f"{model.name}/{model.version}" if model.version else model.name, run_id=shadow_id
-    )
+    wish.tell("running", model=_named(beside.model.name, beside.model.version), run_id=shadow_id)
     log.info("shadow started", extra={"job": plan.table.name, "run_id": shadow_id, "shadow_of": run_id})
     return Shadow(connection, claim, shadow_id, beside, plan)
 
@@ -192,7 +189,10 @@ def _leave(connection: Connection, run_id: int, wish: Wish) -> None:
     with suppress(Exception):
         left = shadows.abandon(connection, run_id, _RESUMED)
         if left or (wish.ref is not None and wish.told is None):
-            wish.tell("abandoned", _RESUMED, **({"run_id": left[-1]} if left else {}))
+            wish.tell("abandoned", _RESUMED)
+            for each in left:  # its model, too: this run may have been asked for without a shadow
+                model = _named(each["model_name"], each["model_version"])
+                wish.tell("abandoned", _RESUMED, model=model, run_id=each["run_id"])
             _note(connection, run_id, wish)
 
 
@@ -201,6 +201,10 @@ def _note(connection: Connection, run_id: int, wish: Wish) -> None:
         told = {name: value for name, value in wish.told.items() if value is not None and name != "rows"}
         with suppress(Exception):
             run_log.note(connection, run_id, "shadow", told)
+
+
+def _named(name: str, version: int | None) -> str:
+    return f"{name}/{version}" if version else name
 
 
 def _said(error: Exception) -> str:

@@ -162,11 +162,15 @@ def take_back(connection: Connection, ref: ModelRef) -> tuple[ModelVersion, bool
 
 
 def in_use(connection: Connection, version: ModelVersion) -> list[str]:
-    """Say what uses a version now, a phrase each: aliases, and jobs whose current predictions it made."""
+    """Say what uses a version now, a phrase each: aliases, jobs whose current predictions it made, runs at work."""
     ids = {"name": version.name, "version": version.version}
     shown = [row["job"] for row in connection.execute(_SQL["jobs_that_show"], ids)]
-    pointing = [f"{version.name}@{alias} points at it" for alias in version.aliases]
-    return pointing + [f"the current predictions of {job} are its" for job in shown]
+    at_work = connection.execute(_SQL["runs_at_work"], ids).fetchall()
+    return [
+        *(f"{version.name}@{alias} points at it" for alias in version.aliases),
+        *(f"the current predictions of {job} are its" for job in shown),
+        *(f"run {run['run_id']} of {run['job']} scores with it" for run in at_work),
+    ]
 
 
 def needed_by(connection: Connection, version: ModelVersion) -> list[str]:

@@ -30,7 +30,7 @@ class Rule:
 
     def reason(self, version: ModelVersion, now: datetime) -> str | None:
         """Say why a version is stale, or None where it is not."""
-        if self.older_than is not None and version.created_at < now - self.older_than:
+        if self.older_than is not None and now - version.created_at > self.older_than:
             return f"pushed on {version.created_at:%Y-%m-%d}, longer ago than {_said(self.older_than)}"
         for name, (least, most) in self.metrics.items():
             value = version.metrics.get(name)

@@ -7,6 +7,7 @@ A shadow is a row of the ledger that names the run it shadowed, and a table that
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,7 @@ from storage.predictions import drop_run_table, run_table
 from storage.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -33,12 +33,12 @@ _TRUTH = sql.Identifier("batchpred_truth")
 _LABEL = "batchpred_label"
 
 
-def abandon(connection: Connection, run_id: int, why: str) -> list[int]:
-    """Close what shadows of a run were left without an end, and drop their tables; return their numbers."""
+def abandon(connection: Connection, run_id: int, why: str) -> list[Row]:
+    """Close what shadows of a run were left without an end, and drop their tables; return run and model of each."""
     rows = connection.execute(_SQL["abandon"], {"run_id": run_id, "error": why}).fetchall()
     for row in rows:
         drop_run_table(connection, row["run_id"])
-    return [row["run_id"] for row in rows]
+    return rows
 
 
 def find_pair(
@@ -71,9 +71,12 @@ class Pair:
             "key": sql.SQL(", ").join(map(sql.Identifier, key)),
         }
 
-    def at_one_moment(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
         """Make the block one transaction: what is written into `give_truth` lives as long."""
-        return self._connection.transaction()
+        with self._connection.transaction():
+            self._connection.execute(_SQL["bear_pauses"])
+            yield
 
     def scores(self, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the two scores [N] of the keys both have, in the order of the key: 16 bytes a row in memory."""
@@ -97,10 +100,10 @@ class Pair:
         parts = {"column": sql.Identifier(column), "limit": sql.Literal(limit)}
         return self._connection.execute(self._compose("moved_most", **parts)).fetchall()
 
-    def give_truth(self, job: JobTable, rows: Iterable[pa.Table]) -> None:
-        """Take key and truth (the last column) of many rows, inside `at_one_moment`."""
+    def give_truth(self, job: JobTable, rows: Iterable[pa.Table]) -> int:
+        """Take key and truth (the last column) of many rows, inside `at_one_moment`; return how many."""
         columns: tuple[Column, ...] = job.key
-        is_made = False
+        is_made, count = False, 0
         for table in rows:
             named = table.rename_columns([*(column.name for column in columns), _LABEL])
             if not is_made:
@@ -112,6 +115,8 @@ class Pair:
                 self._connection.execute(self._compose("create_truth", truth=_TRUTH, columns=defined))
                 is_made = True
             copy_in(self._connection, _TRUTH, named)
+            count += named.num_rows
+        return count
 
     def _columns(self, statement: str, count: int, **parts: sql.Composable) -> list[NDArray[Any]]:
         # Through a cursor of the server's: the client never holds all rows as Python values.
@@ -141,5 +146,5 @@ _TYPES = {
 
 
 def _type_of(type_: pa.DataType) -> str:
-    """The PostgreSQL type of a truth as it is written: the caller casts to int64, double, bool or string."""
-    return {"int64": "bigint", "double": "double precision", "bool": "boolean"}.get(str(type_), "text")
+    """The PostgreSQL type of a truth as it is written: the caller casts to int64, double or bool."""
+    return {"int64": "bigint", "double": "double precision", "bool": "boolean"}[str(type_)]

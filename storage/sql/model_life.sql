@@ -95,6 +95,17 @@ SELECT job
  WHERE model_name = %(name)s AND model_version = %(version)s
  ORDER BY job;
 
+-- name: runs_at_work
+-- Runs of a version that somebody works on now, shadows among them.
+SELECT runs.run_id, runs.job
+  FROM batchpred.runs
+  JOIN batchpred.claims USING (job, interval_start, fence)
+ WHERE runs.model_name = %(name)s
+   AND runs.model_version = %(version)s
+   AND runs.status = 'running'
+   AND claims.lease_until >= clock_timestamp()
+ ORDER BY runs.run_id;
+
 -- name: add_metrics
 -- What an evaluation found, beside what was given at push.
 UPDATE batchpred.model_versions

@@ -5,7 +5,7 @@
 UPDATE batchpred.runs
    SET status = 'abandoned', finished_at = coalesce(finished_at, now()), error = %(error)s
  WHERE shadow_of = %(run_id)s AND status IN ('running', 'abandoned')
-RETURNING run_id;
+RETURNING run_id, model_name, model_version;
 
 -- name: pair
 -- The newest complete shadow among those asked for, with the run beside it; both tables still there.
@@ -28,6 +28,10 @@ SELECT champion.run_id, champion.job, champion.interval_start, champion.interval
    AND (%(shadow)s::text IS NULL OR shadow.model_sha256 = %(shadow)s)
  ORDER BY shadow.run_id DESC
  LIMIT 1;
+
+-- name: bear_pauses
+-- For this transaction alone: labels are read elsewhere in the midst of it, and a slow query is no frozen runner.
+SELECT set_config('idle_in_transaction_session_timeout', '10min', true);
 
 -- name: scores
 -- One output of both runs, for the keys both have, in the order of the key.

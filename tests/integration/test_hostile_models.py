@@ -144,6 +144,14 @@ def test_a_verdict_is_kept_by_digest_and_version(tmp_path, monkeypatch):
     assert (3, 5) == (len(list((tmp_path / "examined").iterdir())), len(asked))  # a refusal is not kept
 
 
+def test_a_verdict_that_cannot_be_kept_is_no_fault(tmp_path):
+    """Where the cache's folder cannot be made, a model is examined all the same."""
+    (tmp_path / "file").write_text("no folder")
+    cache = ModelCache(tmp_path / "file" / "models")
+    assert GOOD == cache.examined(GOOD).data
+    assert GOOD != cache.examined(models.matrix(zipmap=True)[1]).data
+
+
 def test_what_becomes_of_a_null_is_noted():
     """The note says that rows with a NULL number will be in quarantine, where they will."""
     assert ("a NULL in a number gives no prediction: such rows go to quarantine",) == examine(GOOD).notes

@@ -37,6 +37,8 @@ class Stand(BaseHTTPRequestHandler):
             return self._answer(401, b"Invalid username or password.")
         if self.path.startswith("/acme/old"):
             return self._answer(307, b"", Location=self.path.replace("old", "churn"))
+        if self.path.startswith("/acme/ftp"):
+            return self._answer(302, b"", Location="ftp://127.0.0.1:9/model.onnx")
         if self.path != f"/acme/churn/resolve/{COMMIT}/onnx/model%20v2.onnx":
             return self._answer(404, b"Entry not found", **{"X-Error-Code": "EntryNotFound"})
         told = {"X-Repo-Commit": server.commit}
@@ -133,6 +135,7 @@ def test_what_is_refused(hub, tmp_path):
         (f"hf:acme/..%2f/x.onnx@{COMMIT}", "names no file of a hub"),
         (f"hf:model.onnx@{COMMIT}", "names no file of a hub"),
         (f"hf:acme/churn/nobody.onnx@{COMMIT}", r"refuses \(404\): Entry not found"),
+        (f"hf:acme/ftp/model.onnx@{COMMIT}", r"redirects to ftp://, and files are fetched by HTTP alone"),
     ):
         with pytest.raises(ModelError, match=says):
             fetch(hub, tmp_path, ref)

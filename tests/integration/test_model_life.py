@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storage import model_life, registry
+from storage import model_life, registry, runs
 from storage.model_life import ModelNeededError, NoEarlierVersionError
 from storage.registry import Facts, ModelNotFoundError, ModelRef
 from storage.retirement import Rule, retire_stale, stale
@@ -129,6 +129,24 @@ def test_a_retired_version_is_out_of_use(three):
     assert [1] == model_life.earlier_targets(three, "churn", "champion")
     assert model_life.take_back(three, ModelRef.parse("churn/2"))[1]
     assert [2, 1] == model_life.earlier_targets(three, "churn", "champion")
+
+
+def test_a_version_that_a_run_scores_with_is_not_retired(three, database, make_job):
+    """Neither by hand nor by rule while its runner holds the interval; once that has stopped it can be."""
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    slot = runs.Slot("churn", start, start + timedelta(days=1), start.date())
+    pin = runs.Pin("churn", 1, "a" * 64, "d" * 64, "CPUExecutionProvider")
+    old = Rule(older_than=timedelta())
+    assert [] == stale(three, "churn", Rule(older_than=timedelta(days=99_999_999))), (
+        "longer ago than dates go"
+    )
+    with runs.claim(database, three, slot) as claim:
+        run_id = runs.start_run(three, claim, pin, {"query": "SELECT 1"})
+        with pytest.raises(ModelNeededError, match=f"run {run_id} of churn scores with it"):
+            model_life.retire(three, ModelRef.parse("churn/1"), "old")
+        assert [] == stale(three, "churn", old)
+    assert [1] == [each.version for each, _ in stale(three, "churn", old)]
+    assert model_life.retire(three, ModelRef.parse("churn/1"), "old")[1]
 
 
 def test_retirement_by_age_and_by_metric(connection):

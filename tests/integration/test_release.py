@@ -222,6 +222,9 @@ def test_whose_rows_a_shadow_is_held_on(project, tmp_path):
         assert (2, True) == (code, says in said), said
     code, said = project("release", "other", "1.onnx", "--shadow", "churn")
     assert (2, True) == (code, "job churn scores with churn@champion, which is not other" in said)
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels:\n  churn: {shadow: {max_moved: far}}\n")
+    code, said = project("release", "churn", "1.onnx", "--shadow", "churn")
+    assert (2, True) == (code, "gates.yaml:3" in said), said
     assert [] == project("models", "list", "--json")[1]["models"]
 
 

@@ -145,7 +145,9 @@ def test_the_job_file_names_it_and_a_backfill_leaves_it_out(job, database):
     assert job().status == "unchanged"
     assert 1 == len(statuses(database))
     assert "complete" == job(force=True).shadow["status"]
+    assert "--force scores anew" in job(shadow_ref="churn@candidate").warnings[-1]
     assert job(force=True, model_ref="churn/2").shadow is None, "it is the run's own model"
+    assert "churn/1 is the run's own model" in job(force=True, shadow_ref="churn/1").warnings[-1]
 
 
 def test_a_column_of_the_candidates_own(job, database, reads, tmp_path):
@@ -218,9 +220,11 @@ def test_a_killed_run_goes_on_without_its_shadow(job, database, tmp_path):
     assert (-9, ["running", "running"]) == (process.exitcode, [each[1] for each in statuses(database)])
     chunks = do(database, "SELECT run_id, count(*) AS n FROM batchpred.chunks GROUP BY 1 ORDER BY 1")
     assert 0 < chunks[0]["n"] < 6
+    job.path.write_text(JOB)  # what was asked for before is told all the same
     report = job()
     assert ("published", 1, chunks[0]["n"]) == (report.status, report.run_id, report.chunks_resumed)
     assert [(1, "published", None), (2, "abandoned", 1)] == statuses(database)
+    assert report.warnings[-1].startswith("shadow churn/2 abandoned: the run was taken up again")
     assert "goes on without its shadow" in report.warnings[-1]
     assert [1] == tables(database)
     shadowed = published(database)
@@ -305,6 +309,36 @@ def test_labels_come_later_and_are_read_alone(job, command, reads, database):
     assert "yields no column 'nope'" in command("models", "compare", "--run", 1, "--label", "nope")[1]
 
 
+def test_labels_may_take_long_and_may_be_missing(job, command, database, monkeypatch):
+    """A slow query for labels ends no comparison; no label yet, and no row any more, are said."""
+    job(shadow_ref="churn@candidate")
+    slow = ", (SELECT x > 0 FROM pg_sleep(CASE id WHEN 1 THEN 0.9 ELSE 0 END)) AS churned"
+    for more, expected, says in (
+        (slow, 0, "auc"),
+        (", NULL::boolean AS churned", 1, "no row was scored and has a label"),
+        (", true AS churned", 1, "every row has the label 1"),
+    ):
+        job.path.write_text(JOB.replace("id, x,", f"id, x{more},"))
+        with monkeypatch.context() as patch:
+            patch.setattr("storage.database._IDLE_IN_TRANSACTION", "300ms")
+            code, said = command("models", "compare", "--run", 1, "--label", "churned")
+        assert (expected, True) == (code, says in said), said
+    job.path.write_text(JOB.replace("id, x,", "id, x, day, 'yes' AS said,"))
+    for how in ((), ("churn/2", "--anew", "--date", "2026-01-02")):
+        words = ("churn", *how) if how else ("--run", 1)
+        for label, says in (
+            ("day", "label day is date, and the truth of a score is a number"),
+            ("said", "label said is text"),
+            ("id", "id is part of the key, and no label"),
+        ):
+            code, said = command("models", "compare", *words, "--label", label)
+            assert (1, True) == (code, says in said), said
+    job.path.write_text(JOB.replace("id, x,", "id, x, true AS churned,"))
+    do(database, "DELETE FROM t")
+    code, said = command("models", "compare", "--run", 1, "--label", "churned")
+    assert (1, True) == (code, "the query has no rows for 2026-01-02 any more" in said), said
+
+
 def test_what_cannot_be_compared_is_said(job, command):
     """Without a shadow, with one model twice, with words that contradict each other: what to do instead."""
     job()
@@ -314,6 +348,7 @@ def test_what_cannot_be_compared_is_said(job, command):
         (("churn/1", "churn@champion"), "are both churn/1"),
         (("churn/1", "churn/2"), "no run of churn/1 has churn/2 as its shadow"),
         (("churn",), "name what to compare"),
+        (("churn@champion",), "name what to compare"),
         (("--run", 1, "--anew"), "--with, --date and --anew go with a JOB"),
     ):
         code, said = command("models", "compare", *words)

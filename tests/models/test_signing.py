@@ -3,6 +3,7 @@
 The library that verifies them is in the environment of `make test-models`, or comes with the extra `signing`.
 """
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import signing
 
+from jobs.plan import Runtime, resolve_model
 from tests.integration.test_model_commands import add_model
 from tests.unit import onnx_models as models
 
@@ -178,6 +180,23 @@ def test_a_file_beside_the_job_has_its_signature_beside_it(project, tmp_path):
     (tmp_path / "1.onnx").write_bytes(add_model(7))
     code, said = run(project)
     assert (3, True) == (code, "it is a signature of another file" in said)
+
+
+def test_what_is_scored_is_made_of_what_was_signed(project, tmp_path):
+    """The copy of a signed file without its ZipMaps that lies in the cache is not believed: it may be another's."""
+    (tmp_path / "zip.onnx").write_bytes(models.matrix(zipmap=True)[1])
+    project.sign("zip.onnx", "zip.onnx.sig")
+    cache = tmp_path / "cache"
+
+    def resolved():
+        return resolve_model(Runtime(None, cache), None, "file:zip.onnx", tmp_path).sha256
+
+    signed = resolved()
+    (record,) = (cache / "examined").iterdir()
+    other = hashlib.sha256(add_model(3)).hexdigest()
+    record.write_text(record.read_text().replace(signed, other))
+    (cache / f"{other}.onnx").write_bytes(add_model(3))
+    assert signed == resolved()
 
 
 def test_what_is_no_signature_is_told(project, tmp_path):

@@ -15,6 +15,8 @@ from jobs.gates import (
     load_gates,
     require,
 )
+from jobs.jobfile import load_job
+from jobs.retries import fingerprint
 
 GOOD = """\
 version: 1
@@ -151,3 +153,19 @@ def test_a_shadow_gate_without_an_output_fails():
         assert [False] == [each.passed for each in hold_shadow(ShadowGates(min_rank_correlation=-1), found)]
     with pytest.raises(ValueError, match="it has no bound"):
         ShadowGates()
+
+
+def test_a_key_that_is_exchanged_is_worth_another_attempt(tmp_path):
+    """What a refused model depends on are gates.yaml and the very keys that it names."""
+    (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {'*': {signed_by: [keys/release.pem]}}\n")
+    (tmp_path / "churn.job.yaml").write_text(
+        "version: 1\nname: churn\nsource: {query: SELECT :date AS id}\nkey: [id]\nmodel: file:churn.onnx\n"
+        "output: {columns: {score: y}}\n"
+    )
+    job_file = load_job(tmp_path / "churn.job.yaml", {})
+    seen = [fingerprint(None, job_file)]
+    (tmp_path / "keys").mkdir()
+    for key in ("one", "two"):
+        (tmp_path / "keys" / "release.pem").write_text(key)
+        seen += [fingerprint(None, job_file)] * 2
+    assert [seen[0], seen[1], seen[3]] == list(dict.fromkeys(seen))

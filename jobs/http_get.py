@@ -35,6 +35,16 @@ class Answer:
     said: Mapping[str, str]
 
 
+def server_address(text: str) -> urllib.parse.SplitResult | None:
+    """Split the address of a server; None where it is none that is reached by http or https."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_good else None
+
+
 def get(url: str, login: Mapping[str, str], *, who: str, hints: Mapping[int, str]) -> Answer:
     """Fetch an address; redirects are followed, and take the login along to the same host only.
 

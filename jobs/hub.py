@@ -15,7 +15,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 
 from jobs.errors import ModelError
-from jobs.http_get import get
+from jobs.http_get import get, server_address
 
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -32,13 +32,8 @@ class Hub:
     @property
     def place(self) -> str:
         """The hub's address without a login in it. Raises ModelError where it is none."""
-        parts = urllib.parse.urlsplit("")
-        try:
-            parts = urllib.parse.urlsplit(self.endpoint)
-            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_good = False
-        if not is_good or "@" in parts.netloc:
+        parts = server_address(self.endpoint)
+        if parts is None or "@" in parts.netloc:
             raise ModelError(
                 "HF_ENDPOINT is no address of a hub: write http(s)://HOST, and the token into HF_TOKEN"
             )

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from jobs.errors import ModelError
-from jobs.http_get import get
+from jobs.http_get import get, server_address
 
 _REF = re.compile(
     r"mlflow:(?P<name>[^@/:%\s][^@/:%]{0,250})(?:@(?P<alias>[\w-]+)|/(?P<version>[1-9][0-9]{0,8}))"
@@ -89,13 +89,8 @@ class MlflowServer:
 
     def _address(self) -> str:
         """The server's address without a login in it: that goes into a header. Raises ModelError."""
-        parts = urllib.parse.urlsplit("")
-        try:
-            parts = urllib.parse.urlsplit(self.uri)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
+        parts = server_address(self.uri)
+        if parts is None:
             raise ModelError(
                 "the model is in MLflow, and MLFLOW_TRACKING_URI does not say where: set it to http(s)://HOST:PORT"
             )

@@ -7,6 +7,8 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.integration.serving import serving
+
 
 @dataclass
 class Receiver:
@@ -36,16 +38,12 @@ def listening(tls=None):
     if tls is not None:
         scheme, server.socket = "https", tls.wrap_socket(server.socket, server_side=True)
     server.receiver = Receiver(f"{scheme}://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server.receiver
-    finally:
-        if server.receiver.hang:
-            server.receiver.hang.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server):
+        try:
+            yield server.receiver
+        finally:
+            if server.receiver.hang:
+                server.receiver.hang.set()
 
 
 @contextmanager
@@ -53,14 +51,8 @@ def mailbox():
     """Take mail for the length of the block: yields the port and the list of what arrives."""
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Smtp)
     server.mails = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield server.server_address[1], server.mails
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Smtp(socketserver.StreamRequestHandler):

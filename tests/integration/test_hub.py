@@ -4,7 +4,6 @@ A stand-in answers here as the hub's `resolve` does: small files itself, large o
 """
 
 import hashlib
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +15,7 @@ from jobs.http_get import RegistryOutageError
 from jobs.hub import Hub
 from jobs.mlflow_registry import MlflowServer
 from jobs.remote_models import fetch_remote
+from tests.integration.serving import serving
 from tests.unit import onnx_models as models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -64,14 +64,8 @@ def standing(*, is_store=False):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stand)
     server.calls, server.data, server.status, server.said, server.token = [], DATA, None, "", ""
     server.commit, server.store, server.is_store = COMMIT, None, is_store
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

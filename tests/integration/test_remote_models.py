@@ -5,7 +5,6 @@ A stub speaks MLflow's three calls here; tests/models/test_mlflow.py does the sa
 
 import base64
 import json
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +15,7 @@ from jobs.errors import ModelError
 from jobs.http_get import RegistryOutageError
 from jobs.mlflow_registry import MlflowServer
 from jobs.remote_models import _opened, fetch_remote, is_remote, shown
+from tests.integration.serving import serving
 from tests.unit import onnx_models as models
 
 MODELS = {1: models.one_node("Abs"), 2: models.one_node("Neg")}
@@ -65,14 +65,8 @@ def running_stub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     server.calls, server.status, server.login, server.champion = [], None, None, 1
     server.broken = False
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture

@@ -168,12 +168,13 @@ SLOW_TABLE = "CREATE TABLE t AS SELECT g::bigint AS id, g::float8 AS x FROM gene
 
 
 def started(batchpred, database):
-    """A run that takes four seconds, some way in."""
+    """A run that takes four seconds, in the middle of reading its source."""
     process = batchpred.start("run", "--date", "2026-01-02")
     with database.connect(purpose="test") as connection:
         for _ in range(400):
             if connection.execute(
-                "SELECT count(*) AS n FROM batchpred.runs WHERE status = 'running'"
+                "SELECT count(*) AS n FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'active' AND query LIKE 'COPY %pg_sleep%'"
             ).fetchone()["n"]:
                 return process
             time.sleep(0.02)

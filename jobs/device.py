@@ -85,7 +85,8 @@ def _open(data: bytes, threads: int, device: str, opener: Callable[..., Any]) ->
         )
     providers = [name for name in wanted if name in there]
     try:
-        session = opener(data, threads, providers)
+        # On the CPU several batches are scored at once, each by one thread (jobs/batch_size.py).
+        session = opener(data, 1 if device == "cpu" else threads, providers)
     except ModelError as error:
         if device == "cpu":
             raise

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.at_once import at_once
 from jobs.batch_size import Batches
 from jobs.device import Obtained, open_on, runner
 from jobs.errors import ModelDamagedError, ModelError
@@ -27,7 +29,7 @@ from jobs.signature import FeatureColumn, OutputColumn, Signature
 from jobs.threads import available_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Quarantined", "Scored", "ScoringPlan", "check_columns"]
 
 log = logging.getLogger("batchpred.run")
-
-# Bytes of the file up to which a model is opened a second time to measure one thread: trees and small networks.
-_OPEN_TWICE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,14 @@ class _Work:
     batches: Batches
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What became of a batch: answers with the positions they are for, and the positions the model failed on."""
+
+    answers: list[tuple[int, int, list[Any]]]
+    failed: dict[int, str]
+
+
 class Model:
     """One model in memory; `score` may be called from several threads at once."""
 
@@ -78,10 +85,8 @@ class Model:
         self.sha256 = sha256
         self.signature = Signature.of_session(session)
         self.obtained = obtained
-        self.threads = threads
-        self._runs: dict[int, Callable[..., list[Any]]] = {threads: runner(session, obtained.device)}
-        self._open_with: Callable[[int], Callable[..., list[Any]]] | None = None
-        self._opening = threading.Lock()
+        self.threads = threads if obtained.device == "cpu" else 1  # batches at once: a device has one queue
+        self._run: Callable[..., list[Any]] = runner(session, obtained.device)
         # Set for good by the first row that is scored: from then on a failing batch is the rows' fault.
         self._works = False
 
@@ -95,7 +100,7 @@ class Model:
         threads: int | None = None,
         device: Sequence[str] = ("cpu",),
     ) -> Model:
-        """The model in `data`, whose digest must be `sha256`; `threads` is the size of its pool.
+        """The model in `data`, whose digest must be `sha256`; `threads` is how many processors it may use.
 
         `device` names where it is to run, in order of preference (jobs/device.py). The digest is taken of the
         very bytes that are loaded: 899 of 1,000 single flipped bits loaded without complaint and changed
@@ -110,20 +115,12 @@ class Model:
             )
         threads = threads or available_cpus()
         session, obtained = open_on(data, threads, device)
-        model = cls(session, name=name, sha256=actual, obtained=obtained, threads=threads)
-        if obtained.device == "cpu" and threads > 1 and len(data) <= _OPEN_TWICE:
-            model._open_with = lambda count: runner(open_on(data, count, ("cpu",))[0], "cpu")
-        return model
+        return cls(session, name=name, sha256=actual, obtained=obtained, threads=threads)
 
     @property
     def provider(self) -> str:
         """The execution provider that scores."""
         return self.obtained.provider
-
-    @property
-    def may_try_one_thread(self) -> bool:
-        """Whether another number of threads can be tried: on the CPU, with a file small enough to open twice."""
-        return self._open_with is not None
 
     def score(
         self, features: pa.RecordBatch | pa.Table, plan: ScoringPlan, batch_size: int | Batches
@@ -150,61 +147,41 @@ class Model:
         parts: list[list[NDArray[Any]]] = []
         first = 0
         while first < len(rows):
-            size, threads = batch_size.next(len(rows) - first)
-            last = first + size
-            run = self._with(threads, work, first, last)
-            failed: dict[int, str] = {}
+            sizes, threads = batch_size.next(len(rows) - first)
+            if (
+                not self._works
+            ):  # where it never will, every row of each batch is tried alone before that is known
+                del sizes[threads:]
+            edges = list(accumulate(sizes, initial=first))
             began = time.perf_counter()
-            answers = list(self._run(run, work, (first, last), failed))
-            batch_size.took(size, time.perf_counter() - began, counts=not failed)
-            for start, stop, returned in answers:
-                by_name = dict(zip(wanted, returned, strict=True))
-                parts.append([column_of(by_name[o.output_name], o, stop - start) for o in plan.outputs])
-                kept.append(rows[start:stop])
-            if len(failed) < last - first:
-                self._works = True
-            elif len(failed) > 1 and not self._works:
-                raise ModelError(
-                    f"model {self.name} fails on every row of the first batch, {len(failed)} rows: "
-                    f"{failed[first]}"
+            scored = at_once(partial(self._halve, work), list(pairwise(edges)), threads)
+            seconds = time.perf_counter() - began
+            batch_size.took(sum(sizes), seconds, counts=not any(batch.failed for batch in scored))
+            for batch, size in zip(scored, sizes, strict=True):
+                self._expect_one_to_work(batch, size)
+                for start, stop, returned in batch.answers:
+                    by_name = dict(zip(wanted, returned, strict=True))
+                    parts.append([column_of(by_name[o.output_name], o, stop - start) for o in plan.outputs])
+                    kept.append(rows[start:stop])
+                faults.update(
+                    (int(rows[position]), f"the model fails on this row: {reason}")
+                    for position, reason in batch.failed.items()
                 )
-            faults.update(
-                (int(rows[position]), f"the model fails on this row: {reason}")
-                for position, reason in failed.items()
-            )
-            first = last
-        if batch_size.choice is not None and batch_size.choice.threads == self.threads:
-            # The session that lost the comparison holds a second copy of the weights.
-            self._runs = {self.threads: self._runs[self.threads]}
+            first = edges[-1]
         return joined(plan.outputs, kept, parts, faults)
 
-    def _with(self, threads: int, work: _Work, first: int, last: int) -> Callable[..., list[Any]]:
-        """What runs with so many threads; the first time, only if its predictions are the same to the last bit."""
-        with self._opening:
-            if threads in self._runs:
-                return self._runs[threads]
-            usual = self._runs[self.threads]
-            if self._open_with is not None:
-                other = self._open_with(threads)
-                batch = work.feed.batch(first, last)
-                try:
-                    pairs = list(zip(usual(work.wanted, batch), other(work.wanted, batch), strict=True))
-                except Exception:  # noqa: BLE001  # a bad row in this very batch: `_run` finds and names it
-                    pairs = []
-                if pairs and all(_same_bits(one, two) for one, two in pairs):
-                    self._runs[threads] = other
-                    return other
-            work.batches.use_usual_threads()
-            return usual
+    def _expect_one_to_work(self, batch: _Batch, size: int) -> None:
+        if len(batch.failed) < size:
+            self._works = True
+        elif size > 1 and not self._works:
+            raise ModelError(
+                f"model {self.name} fails on every row of the first batch, {size} rows: "
+                f"{next(iter(batch.failed.values()))}"
+            )
 
-    def _run(
-        self,
-        run: Callable[..., list[Any]],
-        work: _Work,
-        span: tuple[int, int],
-        failed: dict[int, str],
-    ) -> Iterator[tuple[int, int, list[Any]]]:
-        """Score the positions of `span`; halve what fails until each bad one stands alone in `failed`."""
+    def _halve(self, work: _Work, span: tuple[int, int]) -> _Batch:
+        """Score the positions of `span`; halve what fails until each bad one stands alone."""
+        batch = _Batch([], {})
         pending = [span]
         while pending:
             start, stop = pending.pop()
@@ -213,17 +190,18 @@ class Model:
                 pending += [(middle, stop), (start, middle)]
                 continue
             try:
-                returned = run(work.wanted, work.feed.batch(start, stop))
+                returned = self._run(work.wanted, work.feed.batch(start, stop))
             except Exception as error:  # noqa: BLE001  # ONNX Runtime's errors share no other parent
                 if is_out_of_memory(error):
                     self._no_memory(stop - start, error, work.batches)
                 if stop - start == 1:
-                    failed[start] = reason_of(error)
+                    batch.failed[start] = reason_of(error)
                 else:
                     middle = (start + stop) // 2
                     pending += [(middle, stop), (start, middle)]
             else:
-                yield start, stop, returned
+                batch.answers.append((start, stop, returned))
+        return batch
 
     def _no_memory(self, rows: int, error: Exception, batches: Batches) -> None:
         where = f"{self.obtained.device} ({self.provider})"
@@ -237,11 +215,6 @@ class Model:
             "out of memory, batch halved",
             extra={"model": self.name, "device": where, "rows": rows, "error": reason_of(error)},
         )
-
-
-def _same_bits(one: Any, two: Any) -> bool:
-    one, two = np.asarray(one), np.asarray(two)
-    return one.shape == two.shape and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
 
 
 def _without(count: int, faults: Iterable[int]) -> NDArray[np.int64]:

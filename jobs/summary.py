@@ -27,7 +27,6 @@ def batches_for(connection: Connection, job: Job, model: Model, plan: ScoringPla
         fixed=job.batch_size,
         known=Choice(known["batch_rows"], known["threads"], known["rows_per_second"]) if known else None,
         known_since=f"on {known['measured_at']:%Y-%m-%d}" if known else "before",
-        may_try_one_thread=model.may_try_one_thread,
     )
 
 

@@ -107,7 +107,7 @@ def test_the_ledger_says_how(project, database, monkeypatch):
     assert report.status == "published", report.error
     assert report.scoring["device"] == "cpu"
     assert "no CUDAExecutionProvider" in report.scoring["fallback"]
-    assert report.scoring["batch"] == "700 rows with 2 threads: `batch_size` of the job file"
+    assert report.scoring["batch"] == "700 rows, 2 at once: `batch_size` of the job file"
     assert any("fell back to cpu" in line for line in report.notes)
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
     monkeypatch.setattr(console, "set_up_logging", lambda _level: None)

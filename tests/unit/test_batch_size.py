@@ -14,15 +14,16 @@ from tests.unit import onnx_models as models
 
 
 def climb(batches, seconds, rows=3_000_000, chunk=100_000):
-    """Score rows on a clock: `seconds` tells what a batch of some rows takes with some threads."""
+    """Score rows on a clock: `seconds` tells what batches of some rows take, with so many of them at once."""
     sizes = []
     for _ in range(rows // chunk):
         waiting = chunk
         while waiting:
-            size, threads = batches.next(waiting)
-            batches.took(size, seconds(size, threads))
-            sizes.append(size)
-            waiting -= size
+            these, threads = batches.next(waiting)
+            rounds = -(-len(these) // threads)
+            batches.took(sum(these), rounds * seconds(max(these), min(threads, len(these))))
+            sizes += these
+            waiting -= sum(these)
     return sizes
 
 
@@ -32,7 +33,7 @@ def test_overhead_is_spread():
     climb(batches, lambda rows, _: 100e-6 + rows * 1e-6)
     assert batches.is_measured
     assert batches.choice.rows == 4096  # 97.6 % of the best there is
-    assert "4,096 rows with 1 thread: measured in this run, 976," in batches.why
+    assert "4,096 rows, one at a time: measured in this run, 976," in batches.why
 
 
 def test_a_cache_is_not_left():
@@ -49,22 +50,42 @@ def test_a_slow_model_is_not_pushed():
     assert (64, 64) == (batches.choice.rows, max(sizes))
 
 
-def test_one_thread_where_it_is_as_quick():
-    """One thread is taken where it scores as many rows: reading and writing want the others."""
-    batches = Batches(2, may_try_one_thread=True)
-    climb(batches, lambda rows, threads: 50e-6 + rows * 1e-6 * (1.0 if threads == 1 else 1.01))
-    assert batches.choice.threads == 1
-    batches = Batches(2, may_try_one_thread=True)
-    climb(batches, lambda rows, threads: 50e-6 + rows * 1e-6 / threads)
-    assert batches.choice.threads == 2
+def test_one_at_a_time_where_it_is_as_quick():
+    """One batch at a time is taken where it scores as many rows: reading and writing want processors too."""
+    batches = Batches(2)
+    climb(batches, lambda rows, at_once: 50e-6 + rows * 1e-6 * (1.0 if at_once == 1 else 2.02))
+    assert (1, True) == (batches.choice.threads, batches.is_measured)
+    batches = Batches(2)
+    climb(batches, lambda rows, _: 50e-6 + rows * 1e-6)
+    assert (2, 2048) == (batches.choice.threads, batches.choice.rows)
+    assert "2,048 rows, 2 at once: measured in this run, 1,95" in batches.why
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 63, 64, 500, 99_999])
+def test_every_thread_has_its_share(rows, threads):
+    """What waits is cut into even batches, as many for one thread as for another; too few rows are not cut up."""
+    for batches in (Batches(threads, known=Choice(4096, threads, 1.0)), Batches(threads)):
+        sizes, at_once = batches.next(rows)
+        assert at_once == threads
+        assert (sum(sizes) == rows) or (batches.choice is None and [64] * threads == sizes)
+        assert max(sizes) <= 4096
+        assert max(sizes) - min(sizes) <= 1
+        if rows >= 64 * threads:
+            assert 0 == len(sizes) % threads
+        else:
+            assert [rows] == sizes[:1] or len(sizes) > 1
 
 
 def test_memory_bounds_the_batch():
     """Inputs and outputs of one batch stay within 32 MiB, and no batch is larger than its chunk."""
     assert max(climb(Batches(1, row_bytes=1 << 20), lambda *_: 1e-4)) == 32
     assert max(climb(Batches(1, chunk_rows=500), lambda *_: 1e-4, rows=20_000, chunk=500)) == 500
+    two = Batches(2, row_bytes=1 << 20, chunk_rows=500)
+    assert max(climb(two, lambda *_: 1e-4, rows=20_000, chunk=500)) == 16
+    assert two.is_measured
     known = Batches(1, row_bytes=1 << 20, known=Choice(65_536, 1, 1e6))
-    assert known.next(100_000)[0] <= 32
+    assert max(known.next(100_000)[0]) <= 32
 
 
 def test_few_rows_are_no_measurement():
@@ -80,7 +101,7 @@ def test_what_is_asked_for_is_used():
     batches = Batches(2, fixed=300)
     sizes = climb(batches, lambda *_: 1e-3, rows=1000, chunk=1000)
     assert [250, 250, 250, 250] == sizes
-    assert batches.why == "300 rows with 2 threads: `batch_size` of the job file"
+    assert batches.why == "300 rows, 2 at once: `batch_size` of the job file"
 
 
 def test_out_of_memory_halves_for_good():
@@ -96,13 +117,13 @@ def test_out_of_memory_ends_the_climb(most):
     """A climb that meets the end of the device's memory settles below it, also with its first size."""
     batches = Batches(1)
     for _ in range(100):
-        rows, _threads = batches.next(100_000)
+        (rows, *_), _threads = batches.next(100_000)
         while rows > most:
             batches.out_of_memory(rows)
             rows //= 2
         batches.took(rows, 100e-6 + rows * 1e-6)
     assert batches.used.rows <= most
-    assert batches.next(100_000)[0] <= most
+    assert max(batches.next(100_000)[0]) <= most
     assert not batches.is_worth_remembering
 
 
@@ -161,12 +182,11 @@ def test_predictions_do_not_depend_on_the_batch(name):
             assert first["p"].equals(found.columns["p"])
         else:  # one row at a time is another order of summation
             np.testing.assert_allclose(first["p"], found.columns["p"], rtol=0, atol=2.4e-7)
-    climbing = Batches(2, row_bytes=plan.row_bytes, may_try_one_thread=model.may_try_one_thread)
+    climbing = Batches(2, row_bytes=plan.row_bytes, chunk_rows=table.num_rows)
     for _ in range(30):
         if not climbing.is_measured:
             assert expected.columns.equals(model.score(table, plan, climbing).columns)
     assert climbing.is_measured
-    assert set(model._runs) <= {2, climbing.choice.threads}
 
 
 class Small:
@@ -191,8 +211,8 @@ def test_a_full_device_gets_less():
     """Out of memory is nobody's row: the batch is halved, later ones begin smaller, nothing goes to quarantine."""
     model, plan, table = _loaded("matrix")
     expected = model.score(table, plan, 4096).columns
-    small = model._runs[2] = Small(model._runs[2], most=600)
-    batches = Batches(2, fixed=4096)
+    small = model._run = Small(model._run, most=600)
+    batches = Batches(1, fixed=4096)
     found = model.score(table, plan, batches)
     assert expected.equals(found.columns)
     assert [] == found.quarantined
@@ -203,6 +223,6 @@ def test_a_full_device_gets_less():
 def test_no_memory_for_one_row():
     """Where not even one row fits the run stops and says so: quarantining every row would blame the rows."""
     model, plan, table = _loaded("matrix")
-    model._runs[2] = Small(model._runs[2], most=0)
+    model._run = Small(model._run, most=0)
     with pytest.raises(Exception, match=r"cpu \(CPUExecutionProvider\) has no memory for one row"):
         model.score(table.slice(0, 10), plan, 4)

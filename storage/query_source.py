@@ -85,10 +85,14 @@ class QuerySource:
     def describe(self) -> tuple[SourceColumn, ...]:
         """Ask PostgreSQL which columns the query yields, without reading a row. Raises SourceError."""
         with self._session() as connection:
-            cursor = connection.execute(self._wrapped("SELECT * FROM", connection, "LIMIT 0"))
-            columns = [(column.name, column.type_code) for column in cursor.description or ()]
-            rows = connection.execute(_SQL["type_names"], {"oids": [oid for _, oid in columns]})
-            types = {row["oid"]: row["typname"] for row in rows}
+            return self.columns(connection)
+
+    def columns(self, connection: Connection) -> tuple[SourceColumn, ...]:
+        """Return the columns the query yields; until the transaction ends nobody can give its tables others."""
+        cursor = connection.execute(self._wrapped("SELECT * FROM", connection, "LIMIT 0"))
+        columns = [(column.name, column.type_code) for column in cursor.description or ()]
+        rows = connection.execute(_SQL["type_names"], {"oids": [oid for _, oid in columns]})
+        types = {row["oid"]: row["typname"] for row in rows}
         return tuple(
             SourceColumn(name, types[oid], _TYPES[types[oid]][0] if types[oid] in _TYPES else None)
             for name, oid in columns
@@ -192,6 +196,10 @@ class RowReader:
         with self._source.errors(), connection.transaction(force_rollback=True):
             try:
                 connection.execute(_SQL["settle_read"], {"lock_timeout": _LOCK_TIMEOUT})
+                # Asked for again where it holds: a value of another type may have the same length.
+                now = self._source.columns(connection)
+                if others := [column.name for column in self._columns if column not in now]:
+                    raise RowsUnlikeColumnsError(f"column {', '.join(others)}")
                 for block, sizes in copy_out.blocks(connection, self._statement):
                     batch = decoder.decode(block, sizes)
                     with watch.paused(connection):

@@ -147,14 +147,15 @@ def test_a_session_that_is_ended_is_worth_another_attempt(database, at):
     assert caught.value.is_transient
 
 
-def test_columns_that_changed_meanwhile_are_one_line(database):
-    """A table whose column became another between the question and the reading ends the read, and is named."""
+@pytest.mark.parametrize("kind", ["int4", "float8"])
+def test_columns_that_changed_meanwhile_are_one_line(database, kind):
+    """A column that became another before it is read, of any length, ends the read and is named."""
     with database.connect(purpose="test") as connection:
         connection.execute("CREATE TABLE t AS SELECT 1::int8 AS a")
         query = source(database, "SELECT a FROM t")
         columns = query.describe()
-        connection.execute("ALTER TABLE t ALTER a TYPE int4")
-    with pytest.raises(SourceError, match=r"^q\.sql: a value .* changed since.*; run again$") as caught:
+        connection.execute(f"ALTER TABLE t ALTER a TYPE {kind}")
+    with pytest.raises(SourceError, match=r"^q\.sql: column a: .* changed since.*; run again$") as caught:
         with query.read(columns) as rows:
             list(rows)
     assert caught.value.exit_code == 1

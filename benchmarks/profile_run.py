@@ -3,7 +3,7 @@
     python benchmarks/profile_run.py --rows 1000000 --model lightgbm docs/profile.svg
 
 py-spy looks at the process 200 times a second. A sample belongs to the first line of KINDS that one of its
-frames fits; a thread that waits for another stage is not counted. PostgreSQL's processes are not sampled: their
+frames fits; a thread that waits for another is not counted. PostgreSQL's processes are not sampled: their
 CPU seconds are measured and shown beside.
 """
 
@@ -24,11 +24,13 @@ import limits
 RATE = 200
 # Kind, and what a frame of its stack says: "function (file" as py-spy writes it, the innermost frame last.
 KINDS = {
-    "wait for another stage": ("_wait (jobs/pipeline.py", "join (threading.py"),
+    "wait": ("wait (threading.py", "join (threading.py"),
     "read: COPY, decode to Arrow": ("__iter__ (storage/query_source.py",),
+    "read: cut into chunks": ("cut_into_chunks (jobs/pipeline.py",),
     "read: digest": ("digest_of (jobs/resume.py",),
-    "score: the model": ("_run (jobs/model.py", "run (onnxruntime/"),
-    "score: columns to matrix and back": ("score_chunk (jobs/score.py", "score (jobs/model.py"),
+    "score: columns to matrix": ("batch (jobs/model_inputs.py", "values_of (jobs/model_inputs.py"),
+    "score: the model": ("_halve (jobs/model.py",),
+    "score: everything else": ("score_chunk (jobs/score.py",),
     "write: COPY": ("copy_in (storage/arrow_copy.py",),
     "write: ledger": ("write_chunk (jobs/rows.py", "write (jobs/rows.py"),
     "primary key": ("seal (storage/predictions.py",),
@@ -88,7 +90,7 @@ def by_kind(samples: list[str]) -> Counter[str]:
             (kind for kind, marks in KINDS.items() if any(mark in stack for mark in marks)), "everything else"
         )
         counted[kind] += int(count)
-    del counted["wait for another stage"]
+    del counted["wait"]
     return Counter({kind: round(count / RATE, 2) for kind, count in counted.items()})
 
 

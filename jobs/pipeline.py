@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pyarrow as pa
 
+from jobs.errors import JobError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
@@ -21,6 +23,8 @@ T = TypeVar("T")
 Read = TypeVar("Read")
 Scored = TypeVar("Scored")
 
+# Bytes that a column of Arrow's strings can hold in one piece.
+_MOST_TEXT = 2**31 - 1
 # Chunks that may wait between two stages: one keeps the next stage busy, more only cost memory.
 _QUEUE_CHUNKS = 1
 # A read that can be cancelled ends within this time; one that has not is cancelled again.
@@ -30,7 +34,7 @@ _CANCEL_SECONDS = 0.5
 def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """Regroup record batches of any size into tables of `rows` rows; the last may be shorter, none is empty.
 
-    Each column of a table lies in one piece.
+    Each column of a table lies in one piece. Raises JobError where a column's text is too much for one.
     """
     waiting: list[pa.RecordBatch] = []
     count = 0
@@ -39,13 +43,26 @@ def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa
         while count + rest.num_rows >= rows:
             waiting.append(rest.slice(0, rows - count))
             rest = rest.slice(rows - count)
-            yield pa.Table.from_batches(waiting).combine_chunks()
+            yield _in_one_piece(waiting)
             waiting, count = [], 0
         if rest.num_rows:
             waiting.append(rest)
             count += rest.num_rows
     if waiting:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+        yield _in_one_piece(waiting)
+
+
+def _in_one_piece(batches: list[pa.RecordBatch]) -> pa.Table:
+    for place, field in enumerate(batches[0].schema):
+        if not pa.types.is_string(field.type):
+            continue
+        if sum(batch.column(place).nbytes for batch in batches) > _MOST_TEXT:
+            count = sum(batch.num_rows for batch in batches)
+            raise JobError(
+                f"column {field.name} has more than 2 GB of text in a chunk of {count} rows: lower `chunk_rows` in "
+                "the job file"
+            )
+    return pa.Table.from_batches(batches).combine_chunks()
 
 
 def flow(

@@ -2,9 +2,11 @@
 
 import threading
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.errors import JobError
 from jobs.pipeline import cut_into_chunks, flow
 
 
@@ -28,6 +30,17 @@ def test_chunks_have_the_size_asked_for_and_lose_nothing(sizes, rows):
     assert list(range(sum(sizes))) == [n for chunk in chunks for n in chunk["n"].to_pylist()]
     assert all(chunk.num_rows == rows for chunk in chunks[:-1])
     assert all(0 < chunk.num_rows <= rows for chunk in chunks)
+
+
+def test_too_much_text_for_a_chunk_is_said():
+    """Text beyond what one Arrow column can hold names the setting that helps."""
+    half = pa.py_buffer(np.zeros(3 << 29, np.uint8))  # pages that nobody touches take no memory
+    ends = pa.py_buffer(np.array([0, 3 << 29], np.int32))
+    batch = pa.record_batch({"t": pa.Array.from_buffers(pa.string(), 1, [None, ends, half])})
+    with pytest.raises(
+        JobError, match=r"^column t has more than 2 GB of text in a chunk of 2 rows: lower `chunk_rows`"
+    ):
+        list(cut_into_chunks([batch, batch], 2))
 
 
 def test_chunks_go_through_in_order():

@@ -43,8 +43,8 @@ def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa
         while count + rest.num_rows >= rows:
             waiting.append(rest.slice(0, rows - count))
             rest = rest.slice(rows - count)
+            count = 0
             yield _in_one_piece(waiting)
-            waiting, count = [], 0
         if rest.num_rows:
             waiting.append(rest)
             count += rest.num_rows
@@ -53,16 +53,20 @@ def cut_into_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa
 
 
 def _in_one_piece(batches: list[pa.RecordBatch]) -> pa.Table:
-    for place, field in enumerate(batches[0].schema):
-        if not pa.types.is_string(field.type):
-            continue
-        if sum(batch.column(place).nbytes for batch in batches) > _MOST_TEXT:
-            count = sum(batch.num_rows for batch in batches)
+    """Make one table of the batches, and let go of them column by column: together they would be two chunks."""
+    schema, count = batches[0].schema, sum(batch.num_rows for batch in batches)
+    parts = [[batch.column(place) for batch in batches] for place in range(len(schema))]
+    batches.clear()
+    columns = []
+    for field in schema:
+        column = parts.pop(0)
+        if pa.types.is_string(field.type) and sum(part.nbytes for part in column) > _MOST_TEXT:
             raise JobError(
                 f"column {field.name} has more than 2 GB of text in a chunk of {count} rows: lower `chunk_rows` in "
                 "the job file"
             )
-    return pa.Table.from_batches(batches).combine_chunks()
+        columns.append(pa.concat_arrays(column))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def flow(
@@ -91,7 +95,7 @@ def flow(
         to_score.fill(read)
 
     def scoring() -> None:
-        to_write.fill(score(chunk) for chunk in to_score)
+        to_write.fill(map(score, to_score))
 
     def writing() -> None:
         for chunk in to_write:
@@ -171,19 +175,25 @@ class _Queue(Generic[T]):
                 self._wait(lambda: len(self._chunks) < self._size)
                 self._chunks.append(chunk)
                 self._stop.changed.notify_all()
+            del chunk  # or it would stay in memory until the next one is made
         with self._stop.changed:
             self._finished = True
             self._stop.changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._stop.changed:
-                self._wait(lambda: bool(self._chunks) or self._finished)
-                if not self._chunks:
-                    return
-                chunk = self._chunks.popleft()
-                self._stop.changed.notify_all()
-            yield chunk
+        while self._has_one():
+            yield self._taken()  # never a variable here: the queue would hold what its receiver has done with
+
+    def _has_one(self) -> bool:
+        with self._stop.changed:
+            self._wait(lambda: bool(self._chunks) or self._finished)
+            return bool(self._chunks)
+
+    def _taken(self) -> T:
+        with self._stop.changed:
+            chunk = self._chunks.popleft()
+            self._stop.changed.notify_all()
+            return chunk
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         self._stop.changed.wait_for(lambda: ready() or self._stop.error is not None)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,13 +85,16 @@ class Resumption:
     def unscored(self, chunks: Iterable[pa.Table]) -> Iterator[NumberedChunk]:
         """Yield the chunks that are not done, numbered as in the ledger."""
         agreeing = True
-        for number, rows in enumerate(chunks):
+        numbers = count()
+        for rows in chunks:
+            number = next(numbers)
             digest = digest_of(rows.drop_columns(self._uncounted))
             agreeing = agreeing and number < len(self._done) and self._done[number].rows_sha256 == digest
             if agreeing:
                 self.kept = number + 1
             else:
                 yield NumberedChunk(number, rows, digest)
+            del rows  # or they would stay in memory until the next chunk is read
 
 
 def digest_of(rows: pa.Table) -> str:

@@ -14,7 +14,7 @@ JOB = """\
 version: 1
 name: {name}
 interval: day
-source: {{query_file: q.sql}}
+source: {{query_file: {name}.sql}}
 key: [{key}]
 model: double@champion
 output: {{columns: {{score: doubled}}, mode: {mode}}}
@@ -37,7 +37,7 @@ def project(batchpred, database):
     def job(table, query, *, name="j", key="id", mode="snapshot", chunk_rows=100_000, checks="{}"):
         with database.connect(purpose="test") as connection:
             connection.execute(table)
-        batchpred.write("q.sql", query)
+        batchpred.write(f"{name}.sql", query)
         batchpred.write(
             f"{name}.job.yaml",
             JOB.format(name=name, key=key, mode=mode, chunk_rows=chunk_rows, checks=checks),
@@ -62,27 +62,31 @@ TEN = (
 )
 
 
-@pytest.mark.parametrize(
-    ("expression", "arguments", "value"),
-    [
-        ("g::int", ["2"], 2),
-        ("(g - 9007199254740995)::bigint", ["-9007199254740993"], -9007199254740993),
-        ("'k ' || g || '/ü\"'", ['k 2/ü"'], 'k 2/ü"'),
-        ("('0a0b0c0d-0000-0000-0000-00000000000' || g)::uuid", ["0A0B0C0D-0000-0000-0000-000000000002"],
-         "0a0b0c0d-0000-0000-0000-000000000002"),
-        ("date '2026-01-01' + g", ["2026-01-03"], date(2026, 1, 3)),
-    ],
-    ids=["integer", "bigint", "text", "uuid", "date"],
-)  # fmt: skip
-def test_every_kind_of_key(project, database, expression, arguments, value):
+KEYS = {
+    "integer": ("g::int", "2", 2),
+    "bigint": ("(g - 9007199254740995)::bigint", "-9007199254740993", -9007199254740993),
+    "text": ("'k ' || g || '/ü\"'", 'k 2/ü"', 'k 2/ü"'),
+    "uuid": ("('0a0b0c0d-0000-0000-0000-00000000000' || g)::uuid", "0A0B0C0D-0000-0000-0000-000000000002",
+             "0a0b0c0d-0000-0000-0000-000000000002"),
+    "date": ("date '2026-01-01' + g", "2026-01-03", date(2026, 1, 3)),
+}  # fmt: skip
+
+
+def test_every_kind_of_key(project, database):
     """Integer, text, uuid and date keys are published, typed, and found again by what a person writes."""
-    table = f"CREATE TABLE t AS SELECT {expression} AS id, g::float8 AS x FROM generate_series(1, 3) AS g"
-    batchpred = project(table, "SELECT id, x FROM t WHERE :date IS NOT NULL")
+    for kind, (expression, _, _) in KEYS.items():
+        table = (
+            f"CREATE TABLE t_{kind} AS SELECT {expression} AS id, g::float8 AS x FROM generate_series(1, 3) g"
+        )
+        batchpred = project(table, f"SELECT id, x FROM t_{kind} WHERE :date IS NOT NULL", name=f"by_{kind}")
     batchpred("run", "--date", "2026-01-01", check=True)
-    assert [value] == [row[0] for row in rows(database, columns="id, score") if row[1] == 4.0]
-    found = batchpred("get", "j", "--json", "--", *arguments, check=True).json
-    assert 4.0 == found["score"]
-    assert 2 == batchpred("get", "j", "a", "b").code
+    for kind, (_, written, value) in KEYS.items():
+        published = rows(database, f"by_{kind}", "id, score")
+        assert [value] == [key for key, score in published if score == 4.0], kind
+        found = batchpred.call("get", f"by_{kind}", "--json", "--", written, check=True).json
+        assert 4.0 == found["score"], kind
+        assert 2 == batchpred.call("get", f"by_{kind}", "a", "b").code, kind
+    assert 4.0 == batchpred("get", "by_bigint", "--json", "--", "-9007199254740993", check=True).json["score"]
 
 
 def test_a_composite_key(project, database):
@@ -94,8 +98,8 @@ def test_a_composite_key(project, database):
     batchpred = project(table, "SELECT * FROM t WHERE :date IS NOT NULL", key="shop, product")
     batchpred("run", "--date", "2026-01-01", check=True)
     assert 4 == len(rows(database))
-    assert 42.0 == batchpred("get", "j", "2", "p1", "--json", check=True).json["score"]
-    assert 2 == batchpred("get", "j", "2").code
+    assert 42.0 == batchpred.call("get", "j", "2", "p1", "--json", check=True).json["score"]
+    assert 2 == batchpred.call("get", "j", "2").code
 
 
 def test_an_old_interval_never_hides_a_newer_prediction(project, database):
@@ -139,7 +143,7 @@ def test_a_check_blocks_publishing(project, database, checks, says):
     """A failed check leaves readers what they had, keeps the run for inspection, and exits with 3."""
     extra = "; INSERT INTO t VALUES (99, '2026-01-01', 'Infinity')" if "quarantined" in checks else ""
     batchpred = project(TEN + extra, f"SELECT id, x FROM t WHERE {BOUNDED}", checks=checks)
-    result = batchpred("run", "--date", "2026-01-01", "--json")
+    result = batchpred.call("run", "--date", "2026-01-01", "--json")
     (run,) = result.json["runs"]
     assert (3, "blocked") == (result.code, run["status"])
     assert says in run["error"]
@@ -157,7 +161,7 @@ def test_a_sudden_change_of_the_row_count_blocks(project, database):
         " FROM generate_series(1, 14) AS g"
     )
     batchpred = project(table, f"SELECT id, x FROM t WHERE {BOUNDED}", checks="{max_rows_change: 0.5}")
-    batchpred("run", "--date", "2026-01-01", check=True)
+    batchpred.call("run", "--date", "2026-01-01", check=True)
     result = batchpred("run", "--date", "2026-01-02", "--json")
     assert 3 == result.code
     assert "4 rows after 10 on 2026-01-01 (max_rows_change 0.5)" in result.json["runs"][0]["error"]
@@ -185,8 +189,8 @@ def started(batchpred, database):
 def slow(project, database):
     """A job whose first day is published and whose next day is slow to read."""
     batchpred = project(SLOW_TABLE, SLOW.replace("0.02", "0"), chunk_rows=10)
-    batchpred("run", "--date", "2026-01-01", check=True)
-    batchpred.write("q.sql", SLOW)
+    batchpred.call("run", "--date", "2026-01-01", check=True)
+    batchpred.write("j.sql", SLOW)
     return batchpred
 
 
@@ -197,7 +201,7 @@ def test_a_killed_run_leaves_the_old_predictions_and_the_next_publishes(slow, da
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=20)
     assert before == rows(database)
-    slow.write("q.sql", SLOW.replace("0.02", "0"))
+    slow.write("j.sql", SLOW.replace("0.02", "0"))
     (run,) = slow("run", "--date", "2026-01-02", "--json", check=True).json["runs"]
     assert ("published", 200) == (run["status"], run["rows"]["scored"])
     with database.connect(purpose="test") as connection:

@@ -8,10 +8,6 @@ import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 def call(url, **headers):
     """GET an address; give the status and the JSON."""

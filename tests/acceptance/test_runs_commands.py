@@ -4,8 +4,6 @@ import pytest
 
 from tests.acceptance.conftest import Command
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 @pytest.fixture
 def rides(demo):

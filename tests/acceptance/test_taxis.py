@@ -17,10 +17,9 @@ TAXIS = Path(__file__).resolve().parents[3] / "shared" / "data" / "taxis.csv"
 NUMBERS = ["passengers", "distance", "fare", "tolls"]
 WORDS = ["color", "payment", "pickup_borough"]
 
-pytestmark = [
-    pytest.mark.skipif(not TAXIS.exists(), reason="the real rides (shared/data/taxis.csv) are not here"),
-    pytest.mark.xdist_group("taxis"),
-]
+pytestmark = pytest.mark.skipif(
+    not TAXIS.exists(), reason="the real rides (shared/data/taxis.csv) are not here"
+)
 
 JOB = """\
 version: 1

@@ -6,10 +6,6 @@ from tests.chaos import campaign, faults, outages, readers
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.world import CHUNKS, COMMITS, POINTS
 
-# Each has a world, and with two of them they end before the other tests do.
-faults_group = pytest.mark.xdist_group("chaos: faults")
-changes_group = pytest.mark.xdist_group("chaos: changes and mutants")
-
 SETTLED = 2 + CHUNKS  # the commit point at which all chunks are written
 
 
@@ -22,14 +18,12 @@ def world(tmp_path_factory):
         yield built
 
 
-@faults_group
 def test_a_run_comes_to_the_commit_points_it_should(world):
     """A run commits its claim, itself, its table, each chunk, and six times more until the claim is free."""
     assert POINTS == len(world.points)
     assert COMMITS == world.points.count("COMMIT")
 
 
-@faults_group
 def test_a_seed_draws_the_same_campaign_again():
     """The plan is drawn before anything begins: the same size and seed give it, and another seed another."""
     again = campaign.plan(150, 7)
@@ -38,7 +32,6 @@ def test_a_seed_draws_the_same_campaign_again():
     assert set(campaign._KINDS) == {fault for fault, _ in campaign.plan(len(campaign._KINDS), 7)}
 
 
-@faults_group
 def test_killed_at_a_commit_point_the_next_run_makes_the_clean_table(world):
     """Whatever commit a runner is killed before or after, a re-run publishes what one clean run would have."""
     ends = [0, 1, 12, *range(SETTLED, POINTS - 1)]
@@ -46,7 +39,6 @@ def test_killed_at_a_commit_point_the_next_run_makes_the_clean_table(world):
     assert [] == bad(world, trials)
 
 
-@faults_group
 def test_other_faults_leave_the_clean_table_too(world):
     """Kills at any moment, ended sessions, lost replies, a frozen runner that wakes, and two runners at once."""
     trials = [
@@ -60,7 +52,6 @@ def test_other_faults_leave_the_clean_table_too(world):
     assert [] == bad(world, trials)
 
 
-@faults_group
 def test_a_network_that_fails_costs_an_attempt_at_most(world):
     """Resets, a black hole that heals, and replies that never come: of a chunk's COMMIT and of the publish's."""
     trials = [
@@ -81,7 +72,6 @@ SERVER_FAULTS = [
 ]
 
 
-@faults_group
 @pytest.mark.parametrize(
     ("fault", "details"), SERVER_FAULTS, ids=lambda value: getattr(value, "__name__", "")
 )
@@ -92,7 +82,6 @@ def test_a_server_that_fails_loses_nothing(world, fault, details):
     assert [] == bad(world, [(fault, details)])
 
 
-@faults_group
 @pytest.mark.parametrize("at", [3, 2 + CHUNKS * 9 // 10, SETTLED + 4])
 def test_a_killed_run_repeats_only_the_chunks_in_flight(world, at):
     """Chunks that were committed are neither scored nor written again: at 90 % of 20 chunks two are left."""
@@ -112,7 +101,6 @@ SOURCE_CHANGES = {
 }
 
 
-@changes_group
 @pytest.mark.parametrize("change", SOURCE_CHANGES.values(), ids=SOURCE_CHANGES)
 def test_a_source_that_changes_between_crash_and_resume_is_read_as_it_is_now(world, change):
     """The resumed run makes what one clean run over the changed source makes, not a mixture of two moments."""
@@ -129,7 +117,6 @@ def test_a_source_that_changes_between_crash_and_resume_is_read_as_it_is_now(wor
         assert clean == trial.contents()
 
 
-@changes_group
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_runner_that_is_wrong_is_caught(world, mutant):
     """The campaign sees what it looks for: each mutant breaks a trial, in the way in which it is wrong."""
@@ -142,7 +129,6 @@ def bad(world, trials):
     return [verdict for verdict in campaign.try_all(world, trials) if not verdict.holds]
 
 
-@faults_group
 def test_readers_under_load_meet_no_mixed_answer_while_runs_are_published_and_rolled_back(world):
     """No error, and every lookup, batch, aggregate and transaction is answered by one run."""
     with world.clone() as trial:

@@ -6,8 +6,6 @@ import pytest
 
 from tests.chaos import backfill, schedule_campaign, schedulers
 
-pytestmark = pytest.mark.xdist_group("schedule chaos")
-
 
 def test_every_slot_is_published_exactly_once(server_url, tmp_path):
     """Four schedulers, killed, frozen, ended, cut off, one by one and all at once: each slot once, none missing."""

@@ -11,8 +11,6 @@ from storage.database import Database
 from tests.conftest import new_database
 from tests.integration.conftest import job_table, publish, read_api
 
-pytestmark = pytest.mark.xdist_group("refused")
-
 PATH = "/v1/jobs/churn/predictions"
 PROBLEM = {"type", "title", "status", "detail"}
 

@@ -9,8 +9,6 @@ from tests.load.askers import Askers, key_path
 from tests.load.publishes import campaign
 from tests.load.world import PREDICTIONS, World
 
-pytestmark = pytest.mark.xdist_group("load")
-
 # What docs/read-api.md states: three seconds for a connection and five for a statement, and one to spare.
 LONGEST_SECONDS = 9.0
 

@@ -28,12 +28,14 @@ def serving(batchpred, **environment):
     process = batchpred.start("serve", "--port", port, **environment)
     try:
         base = f"http://127.0.0.1:{port}"
-        for _ in range(100):
+        until = time.monotonic() + 60
+        while True:
             try:
                 call(f"{base}/healthz")
                 break
             except OSError:
                 assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < until
                 time.sleep(0.1)
         yield base
     finally:

@@ -22,6 +22,23 @@ from storage.upgrade import upgrade
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Tests that share something dear to make (a world to hurt, a trained model, the demo, a cluster) are done by one
+# worker, or it would be made in each; all others go wherever there is room. By how their ids begin.
+SHARING = {
+    "refusing": ("tests/integration/test_api_bad_input.py",),
+    "hurting, in one world": (
+        "tests/chaos/test_chaos.py::test_a_runner_that_is_wrong",
+        "tests/chaos/test_chaos.py::test_a_source_that_changes",
+    ),
+    "hurting, in another": ("tests/chaos/test_chaos.py",),
+    "hurting schedulers": ("tests/chaos/test_schedule_chaos.py",),
+    "the demo": ("tests/acceptance/test_first_minutes.py", "tests/acceptance/test_runs_commands.py"),
+    "the rides": ("tests/acceptance/test_taxis.py",),
+    "the wheel": ("tests/acceptance/test_wheel.py",),
+    "a cluster": ("tests/integration/test_embedded.py",),
+    "a server under load": ("tests/load/test_load.py",),
+}
+
 _server: dict[str, str] = {}
 _undo = []
 
@@ -36,6 +53,20 @@ def pytest_configure_node(node) -> None:
     """Give a worker that is about to start the server all of them share."""
     _start_server()
     node.workerinput["server"] = dict(_server)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Give out tests one by one, but for those that share something; not by files, as `loadscope` would."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((name for name, begins in SHARING.items() if nodeid.startswith(begins)), nodeid)
+
+    return Sharing(config, log)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -73,7 +104,9 @@ def _start_server() -> str:
         # Nothing here outlives the tests, and making a database a test is mostly waiting for the disk.
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("SELECT pg_reload_conf()")
-    _server.update(kind="embedded", url=server.url)
+    # Files that are copied come with the cache of the catalogue's descriptions, which a first session has to make
+    # otherwise: half the processor time, as long as the checkpoints that this needs wait for no disk.
+    _server.update(kind="embedded", url=server.url, cloning="STRATEGY FILE_COPY")
     return server.url
 
 
@@ -115,7 +148,9 @@ def new_database(server_url: str, template: str = "template0") -> Iterator[str]:
     """Create a database for the length of the block and give its address."""
     name = f"bp_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+        connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8' {_server.get('cloning', '')}"
+        )
     try:
         yield _replace_path(server_url, name)
     finally:

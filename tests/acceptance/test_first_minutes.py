@@ -1,19 +1,12 @@
 """A new user's first minutes: demo, look-ups, the API, a project of one's own, the schedule, the doctor."""
 
 import json
-import shutil
 import socket
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-
-import pytest
-
-from storage.database import Database
-from tests.acceptance.conftest import Command
-from tests.conftest import new_database
 
 
 def call(url, **headers):
@@ -35,41 +28,19 @@ def serving(batchpred, **environment):
     process = batchpred.start("serve", "--port", port, **environment)
     try:
         base = f"http://127.0.0.1:{port}"
-        for _ in range(100):
+        until = time.monotonic() + 60
+        while True:
             try:
                 call(f"{base}/healthz")
                 break
             except OSError:
                 assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < until
                 time.sleep(0.1)
         yield base
     finally:
         process.terminate()
         process.communicate(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def done(server_url, template_name, tmp_path_factory):
-    """The demo, done once for all: its database and folder are copied for each test."""
-    folder = tmp_path_factory.mktemp("done")
-    with new_database(server_url, template_name) as url:
-        first = Command(folder, {"BATCHPRED_DATABASE_URL": url, "BATCHPRED_HOME": str(folder / "home")})
-        yield url.partition("?")[0].rsplit("/", 1)[1], folder, first("demo", check=True)
-
-
-@pytest.fixture
-def database(server_url, done):
-    """A database of the test's own, in which the demo has been done."""
-    with new_database(server_url, done[0]) as url:
-        yield Database.at(url)
-
-
-@pytest.fixture
-def demo(batchpred, done):
-    """The demo, done."""
-    _, folder, batchpred.demo = done
-    shutil.copytree(folder, batchpred.folder, dirs_exist_ok=True)
-    return batchpred
 
 
 def yesterday():
@@ -85,12 +56,12 @@ def test_the_demo_publishes_three_days_and_can_be_repeated(demo):
     assert (3, 0) == (again.out.count("unchanged"), again.out.count("published"))
 
 
-def test_what_the_demo_says_to_try_works(demo, database):
+def test_what_the_demo_says_to_try_works(demo):
     """The key it names can be looked up, and the view it names has rows, none from quarantine."""
     key = demo.demo.out.split("batchpred get rides ")[1].split()[0]
     found = demo("get", "rides", key, "--json", check=True).json
     assert (int(key), yesterday().isoformat()) == (found["ride_id"], found["as_of_date"])
-    with database.connect(purpose="test") as connection:
+    with demo.database.connect(purpose="test") as connection:
         row = connection.execute(
             "SELECT (SELECT count(*) FROM predictions.rides) AS published,"
             " (SELECT count(*) FROM batchpred.quarantine) AS quarantined,"
@@ -164,7 +135,7 @@ def test_the_doctor_says_what_to_mend(demo):
     assert "batchpred models push churn FILE.onnx" in finding["mend"]
 
 
-def test_a_plan_writes_nothing(demo, database):
+def test_a_plan_writes_nothing(demo):
     """`plan` and `run --dry-run` show the same and leave the ledger as it was."""
     day = yesterday().isoformat()
     plan = demo("plan", "rides", "-C", "rides", "--date", day, "--json", check=True).json
@@ -173,7 +144,7 @@ def test_a_plan_writes_nothing(demo, database):
     assert (2000, "predictions.rides (incremental)") == (shown["rows"], shown["into"])
     assert f"'{day} 00:00:00+00:00'::timestamptz" in shown["sql"]
     assert shown["replaces"].startswith("nothing, unless --force: run 3")
-    with database.connect(purpose="test") as connection:
+    with demo.database.connect(purpose="test") as connection:
         assert 3 == connection.execute("SELECT count(*) AS n FROM batchpred.runs").fetchone()["n"]
 
 
@@ -186,9 +157,9 @@ def test_a_forced_run_swaps_whole(demo):
     assert ("unchanged", 4) == (again["status"], again["run_id"])
 
 
-def test_a_tick_runs_what_is_missing(demo, database):
+def test_a_tick_runs_what_is_missing(demo):
     """`tick` runs the due interval once, and has nothing to do the second time."""
-    with database.connect(purpose="test") as connection:
+    with demo.database.connect(purpose="test") as connection:
         connection.execute("DELETE FROM batchpred.published")
     first = demo("tick", "-C", "rides", "--json", check=True).json["runs"]
     assert ["published"] == [run["status"] for run in first]
@@ -203,9 +174,9 @@ def test_the_schema_is_what_editors_want(batchpred):
     )  # fmt: skip
 
 
-def test_the_scheduler_runs_what_is_missing_and_stops_when_told(demo, database):
+def test_the_scheduler_runs_what_is_missing_and_stops_when_told(demo):
     """`schedule` publishes the due interval by itself, survives a broken job file, and ends with 0 on SIGTERM."""
-    with database.connect(purpose="test") as connection:
+    with demo.database.connect(purpose="test") as connection:
         connection.execute("DELETE FROM batchpred.published")
         (demo.folder / "rides" / "broken.job.yaml").write_text("nonsense", encoding="utf-8")
         process = demo.start("schedule", "-C", "rides", "--every", "1")

@@ -49,6 +49,34 @@ def project(batchpred, database):
     return batchpred
 
 
+# Each kind of mistake: a wrong file, argument, query, model, address and option.
+MISTAKES = {
+    "job file": (["run", "--date", "2026-01-01"], 2, "rides.job.yaml:5:1: unknown key 'modle'"),
+    "argument": (["run", "rides", "--date", "2026-02-29"], 2, "there is no such day in the calendar"),
+    "query": (["run", "--date", "2026-01-01"], 1, "PostgreSQL says: syntax error"),
+    "model": (["models", "push", "bad", "rides.sql"], 1, "is not ONNX"),
+    "address": (["models", "list"], 1, "cannot connect to someone@127.0.0.1:1/nowhere"),
+    "option": (["run", "--nope"], 2, "(see `batchpred run --help`)"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_the_process(project, mistake):
+    """A process of its own ends with the code and says one line, as main() does for all the other mistakes here."""
+    arguments, code, says = MISTAKES[mistake]
+    environment = {}
+    if mistake == "job file":
+        project.write("rides.job.yaml", JOB.replace("model:", "modle:"))
+    if mistake == "query":
+        project.write("rides.sql", QUERY.replace("x FROM", "x, FROM"))
+    if mistake == "address":
+        environment = {"BATCHPRED_DATABASE_URL": "postgresql://someone:s3cret@127.0.0.1:1/nowhere"}
+    result = project(*arguments, **environment)
+    assert (code, 1) == (result.code, len(errors(result))), result.err
+    assert says in result.err
+    assert "Traceback" not in result.err
+
+
 def errors(result):
     """What is said on stderr beside the log, whose lines are JSON."""
     return [line for line in result.err.splitlines() if not line.startswith("{")]
@@ -91,7 +119,7 @@ def test_the_project_is_sound(project):
 def test_a_wrong_job_file(project, database, old, new, says):
     """A fault in the job file is told with its place, and nothing is run."""
     project.write("rides.job.yaml", JOB.replace(old, new, 1))
-    result = project("run", "--date", "2026-01-01")
+    result = project.call("run", "--date", "2026-01-01")
     assert (2, 1) == (result.code, len(errors(result)))
     assert says in result.err
     assert nothing_published(database)
@@ -112,7 +140,7 @@ def test_a_wrong_job_file(project, database, old, new, says):
 )  # fmt: skip
 def test_wrong_arguments(project, database, arguments, says):
     """A wrong date, job or model is one line; nothing is published."""
-    result = project(*arguments)
+    result = project.call(*arguments)
     assert (True, 1) == (result.code in (1, 2), len(errors(result)))
     assert says in result.err
     assert "Traceback" not in result.err
@@ -138,7 +166,7 @@ def test_wrong_arguments(project, database, arguments, says):
 def test_a_wrong_query(project, database, query, code, says):
     """A query the job cannot use is one line with PostgreSQL's or our reason; nothing is published."""
     project.write("rides.sql", query)
-    result = project("run", "--date", "2026-01-01")
+    result = project.call("run", "--date", "2026-01-01")
     assert (code, 1) == (result.code, len(errors(result)))
     assert says in result.err
     assert "Traceback" not in result.err
@@ -168,10 +196,10 @@ def test_a_parameter_that_the_query_never_uses(project):
 def test_a_file_that_is_no_usable_model(batchpred, data, says):
     """What cannot be scored with is refused at push, in one line, and not registered."""
     (batchpred.folder / "bad.onnx").write_bytes(data)
-    result = batchpred("models", "push", "bad", "bad.onnx")
+    result = batchpred.call("models", "push", "bad", "bad.onnx")
     assert (1, 1) == (result.code, len(errors(result)))
     assert says.lower() in result.err.lower()
-    assert {"models": []} == batchpred("models", "list", "--json", check=True).json
+    assert {"models": []} == batchpred.call("models", "list", "--json", check=True).json
 
 
 def test_unknown_operators_and_versions_are_refused(batchpred):
@@ -182,7 +210,7 @@ def test_unknown_operators_and_versions_are_refused(batchpred):
         del model.opset_import[:]
         model.opset_import.append(helper.make_opsetid(domain, version))
         (batchpred.folder / "bad.onnx").write_bytes(model.SerializeToString())
-        result = batchpred("models", "push", "bad", "bad.onnx")
+        result = batchpred.call("models", "push", "bad", "bad.onnx")
         assert (1, 1) == (result.code, len(errors(result)))
         assert says in result.err
 
@@ -214,7 +242,7 @@ def test_a_bit_flipped_in_the_store(project, database):
 )
 def test_a_wrong_database_address(project, url, code, says):
     """A dead or malformed address is one line, and its password is never shown."""
-    result = project("run", "--date", "2026-01-01", BATCHPRED_DATABASE_URL=url)
+    result = project.call("run", "--date", "2026-01-01", BATCHPRED_DATABASE_URL=url)
     assert (code, 1) == (result.code, len(errors(result)))
     assert says in result.err
     assert "s3cret" not in result.out + result.err
@@ -263,7 +291,7 @@ def test_one_broken_job_does_not_stop_the_others(project):
 )
 def test_a_wrong_command_line(batchpred, arguments, says):
     """What the command line cannot mean is one line that names the right help, with exit code 2."""
-    result = batchpred(*arguments)
+    result = batchpred.call(*arguments)
     assert (2, 1) == (result.code, len(errors(result))), result.err
     assert says in result.err
 

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -19,11 +20,12 @@ def free_port():
 
 def wait_until_up(process, address):
     """Ask until the server answers; its own end is a failure with its words."""
-    while process.poll() is None:
-        try:
-            return httpx.get(f"{address}/healthz", timeout=5)
-        except httpx.TransportError:
-            continue
+    with httpx.Client(base_url=address, timeout=5) as client:
+        while process.poll() is None:
+            try:
+                return client.get("/healthz")
+            except httpx.TransportError:
+                time.sleep(0.05)
     raise AssertionError(process.stderr.read())
 
 
@@ -74,8 +76,10 @@ def test_two_workers_answer_on_one_port_and_end_together(batchpred, free_port):
         if children.exists():
             first = int(children.read_text().split()[0])
             os.kill(first, signal.SIGKILL)
+            until = time.monotonic() + 60
             while len(left := children.read_text().split()) < 2 or str(first) in left:
-                pass
+                assert time.monotonic() < until, left
+                time.sleep(0.02)
         assert {"jobs": []} == httpx.get(f"{address}/v1/jobs", timeout=5).json()
     finally:
         process.terminate()

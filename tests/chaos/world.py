@@ -15,7 +15,7 @@ from storage import registry
 from storage.database import Database
 from storage.upgrade import upgrade
 from tests.chaos import child
-from tests.chaos.reader import Reader
+from tests.chaos.reader import PAUSE_SECONDS, Reader
 from tests.conftest import new_database
 
 ROWS, CHUNK_ROWS = 2_000, 100
@@ -95,6 +95,7 @@ class World:
     def __init__(self, server_url, folder, server=None):
         self.server_url = server_url
         self.bouncer = None
+        self.pause = PAUSE_SECONDS
         self.server = server  # the campaign's own, which may be hurt too; None where it was handed to us
         self.folder = Path(folder)
         self.job = self.folder / "chaos.job.yaml"
@@ -196,7 +197,8 @@ class Trial:
 
     def reader(self, *, patient=False):
         """A reader that may meet the old run and the new one."""
-        return Reader(self.url, [self.world.old, self.world.new], patient=patient)
+        answers = [self.world.old, self.world.new]
+        return Reader(self.url, answers, patient=patient, pause=self.world.pause)
 
     def fetch(self, query):
         """The rows of a query."""

@@ -38,16 +38,17 @@ def connection(database):
         yield connection
 
 
+def job_table(name="churn", mode="snapshot", outputs=("score",), late_after=timedelta(hours=2), **key):
+    """A job with keys of the given kinds."""
+    columns = tuple(Column(each, TYPES[kind], kind) for each, kind in (key or {"id": "integer"}).items())
+    scores = tuple(Column(each, "double precision") for each in outputs)
+    return JobTable(name, f"About {name}", mode, "day", "UTC", late_after, columns, scores)
+
+
 @pytest.fixture
 def make_job():
     """Declare a job with keys of the given kinds and one output."""
-
-    def make(name="churn", mode="snapshot", outputs=("score",), late_after=timedelta(hours=2), **key):
-        columns = tuple(Column(each, TYPES[kind], kind) for each, kind in (key or {"id": "integer"}).items())
-        scores = tuple(Column(each, "double precision") for each in outputs)
-        return JobTable(name, f"About {name}", mode, "day", "UTC", late_after, columns, scores)
-
-    return make
+    return job_table
 
 
 def publish(database, job, start, rows, version=1):
@@ -129,13 +130,20 @@ def running(app, **options):
         listener.close()
 
 
-@pytest.fixture
-def api(database):
-    """A client of a server of the read API on the test's database, without a cache: no answer is ever stale."""
+@contextmanager
+def read_api(database):
+    """A client of a server of the read API, without a cache: no answer is ever stale."""
     with (
         running(create_app(database, keyless=True, cache_entries=0, exports=arrow_exports())) as address,
         httpx.Client(base_url=address) as client,
     ):
+        yield client
+
+
+@pytest.fixture
+def api(database):
+    """A client of the read API on the test's database."""
+    with read_api(database) as client:
         yield client
 
 

@@ -2,18 +2,35 @@
 
 import base64
 import json
+import socket
+from datetime import UTC, date, datetime
 
 import pytest
+
+from storage.database import Database
+from tests.conftest import new_database
+from tests.integration.conftest import job_table, publish, read_api
 
 PATH = "/v1/jobs/churn/predictions"
 PROBLEM = {"type", "title", "status", "detail"}
 
 
-@pytest.fixture
-def churn(publish_rows, make_job):
-    """Two published days of a job with an integer key."""
-    for day in (5, 6):
-        publish_rows(make_job(), day, {"id": [1, 2, 3], "score": [0.1, 0.2, 0.3]})
+@pytest.fixture(scope="module")
+def api(server_url, template_name):
+    """One server for all tests, as nothing that is refused changes anything.
+
+    Two published days of a job with an integer key, and one of a job for each other kind of key.
+    """
+    with new_database(server_url, template_name) as url:
+        database = Database.at(url)
+        for day in (5, 6):
+            rows = {"id": [1, 2, 3], "score": [0.1, 0.2, 0.3]}
+            publish(database, job_table(), datetime(2026, 1, day, tzinfo=UTC), rows)
+        for kind, value in (("text", "x"), ("uuid", "0" * 8), ("date", date(2026, 1, 1))):
+            rows = {"k": [value], "score": [0.5]}
+            publish(database, job_table(f"by_{kind}", k=kind), datetime(2026, 1, 5, tzinfo=UTC), rows)
+        with read_api(database) as client:
+            yield client
 
 
 def problem(answer):
@@ -49,7 +66,7 @@ def problem(answer):
     ],
 )
 @pytest.mark.parametrize("rest", ["", "/history"])
-def test_a_key_that_its_column_cannot_hold(api, churn, key, rest):
+def test_a_key_that_its_column_cannot_hold(api, key, rest):
     """A key of the wrong type, length or number of parts is answered 422."""
     assert 422 == problem(api.get(f"{PATH}/{key}{rest}"))
 
@@ -66,15 +83,9 @@ def test_a_key_that_its_column_cannot_hold(api, churn, key, rest):
         ("date", "2026-W01-1"),
     ],
 )
-def test_a_text_that_is_no_key(api, publish_rows, make_job, kind, key):
+def test_a_text_that_is_no_key(api, kind, key):
     """NUL, over-long and undecodable texts, and what is no uuid or date, are answered 422."""
-    value = {"text": "x", "uuid": "0" * 8, "date": None}[kind]
-    if kind == "date":
-        from datetime import date
-
-        value = date(2026, 1, 1)
-    publish_rows(make_job(k=kind), 5, {"k": [value], "score": [0.5]})
-    assert 422 == problem(api.get(f"{PATH}/{key}"))
+    assert 422 == problem(api.get(f"/v1/jobs/by_{kind}/predictions/{key}"))
 
 
 @pytest.mark.parametrize(
@@ -98,20 +109,20 @@ def test_a_text_that_is_no_key(api, publish_rows, make_job, kind, key):
         "as_of=%D9%A2026-01-05",
     ],
 )
-def test_parameters_that_cannot_be_meant(api, churn, query):
+def test_parameters_that_cannot_be_meant(api, query):
     """A parameter out of range, unknown, repeated or no date is answered 422."""
     assert 422 == problem(api.get(f"{PATH}?{query}"))
 
 
 @pytest.mark.parametrize("query", ["limit=5", "as_of=x", "as_of=2026-01-05&as_of=2026-01-05", "x=1"])
-def test_parameters_a_key_does_not_take(api, churn, query):
+def test_parameters_a_key_does_not_take(api, query):
     """A look-up takes `as_of`, once, and nothing else."""
     assert 422 == problem(api.get(f"{PATH}/1?{query}"))
     assert 422 == problem(api.get(f"{PATH}/1/history?{query.replace('limit', 'as_of')}"))
 
 
 @pytest.mark.parametrize("path", [PATH, "/v1/jobs/churn/runs", f"{PATH}/1/history"])
-def test_a_forged_cursor(api, churn, path):
+def test_a_forged_cursor(api, path):
     """A cursor that this list did not give, made up, changed or another list's, is answered 400."""
     own = api.get(f"{path}?limit=1").json()["next_cursor"]
     lists = (PATH, "/v1/jobs/churn/runs", f"{PATH}/1/history")
@@ -123,7 +134,7 @@ def test_a_forged_cursor(api, churn, path):
         assert 400 == problem(api.get(path, params={"limit": 1, "cursor": cursor})), cursor
 
 
-def test_a_cursor_beside_a_date(api, churn):
+def test_a_cursor_beside_a_date(api):
     """A cursor carries its run, so a date beside it is answered 422."""
     cursor = api.get(f"{PATH}?limit=1").json()["next_cursor"]
     assert 422 == problem(api.get(f"{PATH}?cursor={cursor}&as_of=2026-01-05"))
@@ -153,19 +164,19 @@ def test_a_cursor_beside_a_date(api, churn):
         "x",
     ],
 )
-def test_a_batch_that_cannot_be_meant(api, churn, body):
+def test_a_batch_that_cannot_be_meant(api, body):
     """A body of the wrong shape, over 1,000 keys, or with keys of the wrong type is answered 422."""
     assert 422 == problem(api.post(f"{PATH}:batchGet", json=body))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"keys": [NaN]}', b'{"keys": ["\\ud800"]}'])
-def test_a_body_that_is_no_json(api, churn, content):
+def test_a_body_that_is_no_json(api, content):
     """What is not JSON, or holds half a character, is answered 422 or 400, never 500."""
     answer = api.post(f"{PATH}:batchGet", content=content, headers={"Content-Type": "application/json"})
     assert problem(answer) in (400, 422)
 
 
-def test_a_body_of_ten_megabytes(api, churn):
+def test_a_body_of_ten_megabytes(api):
     """A body past the limit is answered 413, whether its length is said beforehand or not."""
     big = b'{"keys": [' + b"1," * 5_000_000 + b"1]}"
     kind = {"Content-Type": "application/json"}
@@ -186,7 +197,7 @@ def test_a_body_of_ten_megabytes(api, churn):
         ("DELETE", "/v1/jobs/churn/runs"),
     ],
 )
-def test_methods_that_are_not_there(api, churn, method, path):
+def test_methods_that_are_not_there(api, method, path):
     """A method a path does not have is answered 405 with those it has."""
     answer = api.request(method, path)
     assert 405 == problem(answer)
@@ -211,17 +222,17 @@ def test_methods_that_are_not_there(api, churn, method, path):
         "/v1/x",
     ],
 )
-def test_what_is_not_there(api, churn, path):
+def test_what_is_not_there(api, path):
     """Unknown paths, jobs, keys and dates are answered 404."""
     assert 404 == problem(api.get(path))
 
 
-def test_an_address_of_a_megabyte(api, churn):
+def test_an_address_of_a_megabyte(api):
     """An over-long address is refused, not searched for."""
     assert api.get(f"{PATH}/{'1' * 20_000}").status_code in (414, 422)
 
 
-def test_every_answer_has_an_id_and_safe_headers(api, churn):
+def test_every_answer_has_an_id_and_safe_headers(api):
     """Answers of every kind carry a request id, the client's own where it is a plain word, and safe headers."""
     for path in ("/healthz", f"{PATH}/1", f"{PATH}/x", "/none", "/v1/jobs"):
         headers = api.get(path).headers
@@ -234,10 +245,8 @@ def test_every_answer_has_an_id_and_safe_headers(api, churn):
         assert odd != api.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]
 
 
-def test_a_slow_client_holds_nobody_up(api, churn):
+def test_a_slow_client_holds_nobody_up(api):
     """While a hundred clients send their bodies drop by drop, others are answered."""
-    import socket
-
     address = (api.base_url.host, api.base_url.port)
     head = f"POST {PATH}:batchGet HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     head += "Content-Length: 100\r\n\r\n{"

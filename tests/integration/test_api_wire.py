@@ -2,6 +2,7 @@
 
 import re
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from datetime import date
 
 import pytest
 
-from api import hot, wire
+from api import access, hot, wire
 from api.app import create_app
 from api.wire import Wire, protocol_of
 from storage import api_keys
@@ -223,8 +224,11 @@ def test_what_comes_in_pieces_or_together_is_answered_in_order(database, publish
                 assert expected == got, name
 
 
-def test_keys_open_the_same(database, published):
+def test_keys_open_the_same(database, published, monkeypatch):
     """With keys wanted: right, wrong, another tenant's, twice given, and over its rate."""
+    checked = access._checked
+    # However long the test takes, no time passes in which a key might be allowed more.
+    monkeypatch.setattr(access, "_checked", lambda known, token, _: checked(known, token, known.counted_at))
     with database.connect(purpose="test") as connection:
         good = api_keys.create(connection, "good").encode()
         other = api_keys.create(connection, "other", jobs=["pair"]).encode()
@@ -244,7 +248,10 @@ def test_it_ends_once_what_is_asked_is_answered(database, published, monkeypatch
     """A server that is told to stop answers a look-up under way, and then closes the connection."""
     look_up = hot.HotRoute.look_up
 
+    asked = threading.Event()
+
     def slowly(self, served, key, done):
+        asked.set()
         look_up(self, served, key, lambda found: self._lookups._loop.call_later(0.3, done, found))
 
     with running(create_app(database, keyless=True, cache_entries=0)) as address:
@@ -253,7 +260,7 @@ def test_it_ends_once_what_is_asked_is_answered(database, published, monkeypatch
         monkeypatch.setattr(hot.HotRoute, "look_up", slowly)
         connection = connect(port)
         connection.sendall(get())
-        time.sleep(0.1)
+        assert asked.wait(20)
     with connection:
         assert b"HTTP/1.1 200 OK" == talk(connection, b"")[0]
         assert b"" == connection.recv(1)
@@ -261,8 +268,10 @@ def test_it_ends_once_what_is_asked_is_answered(database, published, monkeypatch
 
 def test_it_ends_also_where_the_run_has_moved(database, published, monkeypatch):
     """A look-up that goes on through the framework, because another run is the newest by now, holds no end up."""
+    asked = threading.Event()
 
     def moved(self, served, key, done):
+        asked.set()
         self._lookups._loop.call_later(0.3, done, MovedError())
 
     with running(create_app(database, keyless=True, cache_entries=0)) as address:
@@ -271,7 +280,7 @@ def test_it_ends_also_where_the_run_has_moved(database, published, monkeypatch):
         monkeypatch.setattr(hot.HotRoute, "look_up", moved)
         connection = connect(port)
         connection.sendall(get())
-        time.sleep(0.1)
+        assert asked.wait(20)
         began = time.monotonic()
     with connection:
         assert time.monotonic() - began < 4  # an idle connection is closed after five seconds
@@ -281,17 +290,17 @@ def test_it_ends_also_where_the_run_has_moved(database, published, monkeypatch):
 
 def test_an_idle_connection_is_closed(database, published, monkeypatch):
     """A connection that asks for nothing is closed once the time for that has passed since its answer."""
-    with running(create_app(database, keyless=True), timeout_keep_alive=1) as address:
+    with running(create_app(database, keyless=True), timeout_keep_alive=2) as address:
         port = int(address.rsplit(":", 1)[1])
         wait_until_known([port])
         with connect(port) as connection:
             for _ in range(3):
                 talk(connection, get())
-                time.sleep(0.5)
+                time.sleep(0.8)
             talk(connection, get())
             began = time.monotonic()
             assert b"" == connection.recv(1)
-            assert 0.5 < time.monotonic() - began < 5
+            assert 0.5 < time.monotonic() - began < 10
 
 
 def drip(port, first, drop):
@@ -316,7 +325,7 @@ def drip(port, first, drop):
 
 def test_a_head_that_never_ends_is_given_up(database, published, monkeypatch):
     """Nothing, empty lines, or a head drop by drop: closed once the time for a head has passed, and not before."""
-    monkeypatch.setattr(wire, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 2.0)
     piece, late, ok = get()[:-4], b"HTTP/1.1 408", b"HTTP/1.1 200"
     talks = [
         (b"", b"", []), (b"", b"\r\n", []), (piece, b"", [late]), (piece, b"X", [late]),
@@ -331,4 +340,4 @@ def test_a_head_that_never_ends_is_given_up(database, published, monkeypatch):
         assert [each[2] for each in talks] == [re.findall(rb"HTTP/1\.1 [0-9]{3}", each) for each in said]
         with connect(port) as connection:  # each head has its own time
             for _ in range(4):
-                assert ok == talk(connection, piece, get()[-4:], pause=0.4)[0][:12]
+                assert ok == talk(connection, piece, get()[-4:], pause=0.7)[0][:12]

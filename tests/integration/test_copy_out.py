@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from datetime import date
 
 import pyarrow as pa
@@ -172,9 +173,12 @@ def test_a_reader_that_waits_holds_up_nobody(database):
         holder.execute("SELECT pg_advisory_lock(1)")
 
         def let_go():
-            waiting = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            waiting = (
+                "SELECT count(*) AS n FROM pg_stat_activity"
+                " WHERE wait_event = 'advisory' AND datname = current_database()"
+            )
             while not other.execute(waiting).fetchone()["n"]:
-                pass
+                time.sleep(0.01)
             holder.execute("SELECT pg_advisory_unlock(1)")
 
         thread = threading.Thread(target=let_go)
@@ -197,9 +201,12 @@ def test_a_read_is_cancelled_from_another_thread(database):
     with database.connect(purpose="test") as other, query.read(query.describe()) as rows:
         thread = threading.Thread(target=reading)
         thread.start()
-        asleep = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        asleep = (
+            "SELECT count(*) AS n FROM pg_stat_activity"
+            " WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        )
         while not other.execute(asleep).fetchone()["n"]:
-            pass
+            time.sleep(0.01)
         rows.cancel()
         thread.join()
         assert 0 == other.execute(asleep).fetchone()["n"]
@@ -217,4 +224,4 @@ def test_a_read_that_is_left_ends_its_session(database):
             " WHERE application_name = 'batchpred read' AND datname = current_database()"
         )
         while other.execute(reading).fetchone()["n"]:
-            pass
+            time.sleep(0.01)

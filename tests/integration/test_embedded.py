@@ -69,6 +69,23 @@ def home():
         yield folder
 
 
+@pytest.fixture(scope="module")
+def made():
+    """A home whose cluster was made and whose server was stopped again, to be copied: initdb takes a second."""
+    with new_home() as folder:
+        embedded.ensure_running(folder)
+        embedded.stop(folder)
+        yield folder
+
+
+@pytest.fixture
+def old_home(made):
+    """A home of the test's own, used before."""
+    with new_home() as folder:
+        subprocess.run(["cp", "-a", str(made), str(folder)], check=True)
+        yield folder
+
+
 def client(home, *, linger=600.0, pause=0.0, call="ensure_running(Path({home!r}), linger_seconds={linger})"):
     """Start a process that uses the server of `home`."""
     script = CLIENT.format(call=call.format(home=str(home), linger=linger), pause=pause)
@@ -141,40 +158,47 @@ def runs_reaper(path, home):
     return "embedded.reaper" in command and str(home) in command and not command.startswith("/bin/sh")
 
 
-def test_no_acknowledged_row_is_lost_when_the_server_is_killed(home):
+def test_no_acknowledged_row_is_lost_when_the_server_is_killed(old_home):
     """After SIGKILL to the postmaster the same process gets the server back, at its address, with every row."""
-    server = embedded.ensure_running(home)
+    server = embedded.ensure_running(old_home)
     with psycopg.connect(server.url) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
 
     os.kill(postmaster(server), signal.SIGKILL)
 
-    again = embedded.ensure_running(home)
+    again = embedded.ensure_running(old_home)
     assert again == server
     with psycopg.connect(again.url) as connection:
         assert connection.execute("SELECT answer FROM kept").fetchall() == [(42,)]
 
 
+def computes(server, pid):
+    """Whether a backend is at work on its long statement."""
+    with psycopg.connect(server.url) as connection:
+        query = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active' AND query LIKE '%%100000%%'"
+        return bool(connection.execute(query, [pid]).fetchall())
+
+
 @pytest.mark.skipif(
     not Path("/proc/self").exists(), reason="what computes without a postmaster is found in /proc"
 )
-def test_a_backend_that_computes_on_does_not_hold_up_recovery(home):
+def test_a_backend_that_computes_on_does_not_hold_up_recovery(old_home):
     """A backend that computes on after its postmaster was killed is ended, and the server comes back."""
-    server = embedded.ensure_running(home)
+    server = embedded.ensure_running(old_home)
     with contextlib.closing(psycopg.connect(server.url, autocommit=True)) as connection:
         connection.pgconn.send_query(
             b"SET max_parallel_workers_per_gather = 0;"
             b"SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 1000000) b"
         )
-        time.sleep(0.3)
+        assert wait_until(lambda: computes(server, connection.info.backend_pid))
         os.kill(postmaster(server), signal.SIGKILL)
 
-        assert embedded.ensure_running(home) == server
+        assert embedded.ensure_running(old_home) == server
 
 
-def test_a_reused_process_number_does_not_hold_up_recovery(home):
+def test_a_reused_process_number_does_not_hold_up_recovery(old_home):
     """A postmaster.pid whose number now belongs to another process of the same account is seen through."""
-    server = embedded.ensure_running(home)
+    server = embedded.ensure_running(old_home)
     dead = postmaster(server)
     os.kill(dead, signal.SIGKILL)
     lock = server.data_directory.parent / "server.lock"
@@ -186,90 +210,90 @@ def test_a_reused_process_number_does_not_hold_up_recovery(home):
         pid_file = server.data_directory / "postmaster.pid"
         pid_file.write_text(pid_file.read_text().replace(str(dead), str(stranger.pid), 1))
 
-        assert embedded.status(home) is None
-        assert not embedded.stop(home)
-        assert embedded.ensure_running(home) == server
+        assert embedded.status(old_home) is None
+        assert not embedded.stop(old_home)
+        assert embedded.ensure_running(old_home) == server
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
 
 
-def test_an_empty_pid_file_does_not_hold_up_recovery(home):
+def test_an_empty_pid_file_does_not_hold_up_recovery(old_home):
     """A postmaster.pid that a full disk or a power cut left empty is seen through."""
-    server = embedded.ensure_running(home)
-    embedded.stop(home)
+    server = embedded.ensure_running(old_home)
+    embedded.stop(old_home)
     (server.data_directory / "postmaster.pid").touch()
 
-    assert embedded.ensure_running(home) == server
+    assert embedded.ensure_running(old_home) == server
 
 
-def test_the_server_stops_after_the_last_user_and_client(home):
+def test_the_server_stops_after_the_last_user_and_client(old_home):
     """After SIGKILL to the last user the server stays while a client is connected, lingers, and stops."""
-    process = client(home, linger=1.0, pause=60)
+    process = client(old_home, linger=2.0, pause=60)
     try:
         process.stdout.readline()
-        server = embedded.status(home)
+        server = embedded.status(old_home)
         connection = psycopg.connect(server.url)
     finally:
         process.kill()
         process.communicate()
     with connection:
-        time.sleep(1.8)
-        assert embedded.status(home) == server
+        time.sleep(2.8)
+        assert embedded.status(old_home) == server
     closed = time.monotonic()
 
-    assert wait_until(lambda: embedded.status(home) is None)
+    assert wait_until(lambda: embedded.status(old_home) is None)
     assert time.monotonic() - closed > 0.8
 
 
-def test_a_command_in_a_pipe_ends_before_its_server(home):
+def test_a_command_in_a_pipe_ends_before_its_server(old_home):
     """Who reads a command's output to its end does not wait for the server or the reaper to end."""
     started = time.monotonic()
 
-    assert port_of(client(home, linger=600.0)) == embedded.status(home).port
+    assert port_of(client(old_home, linger=600.0)) == embedded.status(old_home).port
 
     assert time.monotonic() - started < 30
 
 
-def test_a_killed_reaper_is_replaced(home):
+def test_a_killed_reaper_is_replaced(old_home):
     """After SIGKILL to the reaper the next user starts another, which stops the server."""
-    port = port_of(client(home, linger=600.0))
-    reaper_lock = next(home.glob("*/reaper.lock"))
+    port = port_of(client(old_home, linger=600.0))
+    reaper_lock = next(old_home.glob("*/reaper.lock"))
     assert wait_until(lambda: reaper_lock.read_text().strip())
     os.kill(int(reaper_lock.read_text()), signal.SIGKILL)
     assert wait_until(lambda: not embedded_lock.held_by_others(reaper_lock))
 
-    assert port_of(client(home, linger=0.2)) == port
-    assert wait_until(lambda: embedded.status(home) is None)
+    assert port_of(client(old_home, linger=0.2)) == port
+    assert wait_until(lambda: embedded.status(old_home) is None)
 
 
-def test_a_pinned_server_stays_until_it_is_stopped(home):
+def test_a_pinned_server_stays_until_it_is_stopped(old_home):
     """A server that was started stays up without its starter and past any lingering, until it is stopped."""
-    port = port_of(client(home, linger=0.0, pause=0.2))
-    assert port_of(client(home, call="start(Path({home!r}))")) == port
+    port = port_of(client(old_home, linger=0.0, pause=0.2))
+    assert port_of(client(old_home, call="start(Path({home!r}))")) == port
     time.sleep(0.8)
 
-    assert embedded.status(home).pinned
-    assert port_of(client(home, linger=0.0)) == port
-    assert embedded.stop(home)
-    assert embedded.status(home) is None
-    assert not embedded.stop(home)
-    assert not embedded.ensure_running(home).pinned
+    assert embedded.status(old_home).pinned
+    assert port_of(client(old_home, linger=0.0)) == port
+    assert embedded.stop(old_home)
+    assert embedded.status(old_home) is None
+    assert not embedded.stop(old_home)
+    assert not embedded.ensure_running(old_home).pinned
 
 
-def test_a_taken_port_is_left_to_its_taker(home):
+def test_a_taken_port_is_left_to_its_taker(old_home):
     """A server whose port was taken while it was down listens on another."""
-    server = embedded.ensure_running(home)
-    embedded.stop(home)
+    server = embedded.ensure_running(old_home)
+    embedded.stop(old_home)
     with socket.create_server(("127.0.0.1", server.port)):
-        again = embedded.ensure_running(home)
+        again = embedded.ensure_running(old_home)
 
     assert again.port != server.port
-    assert embedded.status(home) == again
+    assert embedded.status(old_home) == again
 
 
-def test_a_port_taken_at_the_last_moment_is_given_up(home, monkeypatch):
+def test_a_port_taken_at_the_last_moment_is_given_up(old_home, monkeypatch):
     """A port that was free when asked and taken when PostgreSQL came is given up for another."""
     from storage.embedded import server as embedded_server
 
@@ -281,7 +305,7 @@ def test_a_port_taken_at_the_last_moment_is_given_up(home, monkeypatch):
             embedded_server, "free_port", lambda preferred: next(answers, None) or honest(preferred)
         )
 
-        assert embedded.ensure_running(home).port != taken
+        assert embedded.ensure_running(old_home).port != taken
 
 
 def test_status_of_an_unused_home_creates_nothing(home):
@@ -291,15 +315,15 @@ def test_status_of_an_unused_home_creates_nothing(home):
     assert not home.exists()
 
 
-def test_a_failed_start_says_why_and_where_without_the_password(home):
+def test_a_failed_start_says_why_and_where_without_the_password(old_home):
     """The error names PostgreSQL's own complaint and the log, in one line, and no secret."""
-    server = embedded.ensure_running(home)
-    embedded.stop(home)
+    server = embedded.ensure_running(old_home)
+    embedded.stop(old_home)
     with (server.data_directory / "postgresql.conf").open("a") as file:
         file.write("shared_buffers = plenty\n")
 
     with pytest.raises(embedded.EmbeddedStartError) as caught:
-        embedded.start(home)
+        embedded.start(old_home)
 
     text = str(caught.value)
     assert isinstance(caught.value, StorageError)
@@ -307,18 +331,18 @@ def test_a_failed_start_says_why_and_where_without_the_password(home):
     assert str(server.data_directory.parent / "postgres.log") in text
     assert "\n" not in text
     assert password(server) not in text + repr(server) + repr(caught.value.__context__)
-    assert embedded.status(home) is None
+    assert embedded.status(old_home) is None
     assert not (server.data_directory.parent / "pinned").exists()
 
 
-def test_a_lost_secret_is_said(home):
+def test_a_lost_secret_is_said(old_home):
     """Data whose connection file is gone is refused, never overwritten."""
-    server = embedded.ensure_running(home)
-    embedded.stop(home)
+    server = embedded.ensure_running(old_home)
+    embedded.stop(old_home)
     (server.data_directory.parent / "connection.json").unlink()
 
     with pytest.raises(embedded.EmbeddedStartError, match=r"connection\.json is missing"):
-        embedded.ensure_running(home)
+        embedded.ensure_running(old_home)
     assert (server.data_directory / "PG_VERSION").exists()
 
 

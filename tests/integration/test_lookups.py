@@ -119,7 +119,7 @@ def test_an_idle_lane_that_ended_is_opened_anew(database, target):
         with database.connect(purpose="test") as other:
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'batchpred api look-ups'"
+                " WHERE application_name = 'batchpred api look-ups' AND datname = current_database()"
             )
         while any(lane and lane.is_open for lane in found._idle):  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.01)

@@ -1,3 +1,5 @@
+"""An ONNX file on its way in: what is refused, what is changed before it is stored, and what is told of it."""
+
 from __future__ import annotations
 
 import gzip

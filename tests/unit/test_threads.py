@@ -1,3 +1,5 @@
+"""How many processors this process may use: its mask, and the limits of its control groups."""
+
 from __future__ import annotations
 
 import os

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.batch_size import Batches
+    from jobs.canary import Beside
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.signature import OutputColumn
@@ -87,6 +88,7 @@ class Plan:
     batches: Batches  # what learns while the run goes on, like
     transform: Transform | None = None  # this, of its cost
     checks: tuple[Check, ...] = ()
+    canary: Beside | None = None
 
     @property
     def slot(self) -> Slot:
@@ -97,13 +99,14 @@ class Plan:
     @property
     def pin(self) -> Pin:
         """What the run is pinned to."""
-        model = self.model
+        model, beside = self.model, self.canary
         return Pin(
             model.name,
             model.version,
             model.sha256,
             definition_digest(self.definition),
             model.model.provider,
+            *((beside.canary.version, beside.plan.model.sha256, beside.canary.share) if beside else ()),
         )
 
     @property
@@ -113,9 +116,14 @@ class Plan:
         return {**self.job_file.definition, **self.source.inputs(), **more}
 
     @property
-    def reads(self) -> tuple[SourceColumn, ...]:
-        """The source columns the run reads: the key's, then those features that are not in the key."""
+    def own_reads(self) -> tuple[SourceColumn, ...]:
+        """The source columns the model is scored with: the key's, then those features that are not in the key."""
         return tuple(dict.fromkeys(self.key + self.features))
+
+    @property
+    def reads(self) -> tuple[SourceColumn, ...]:
+        """The source columns the run reads: its model's, then those that only the canary takes."""
+        return tuple(dict.fromkeys(self.own_reads + (self.canary.plan.own_reads if self.canary else ())))
 
 
 def make_plan(

@@ -37,16 +37,9 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
     Call it in a transaction that ends with a look at the fence.
     """
     model, batches = plan.model.model, plan.batches
-    if batches.is_worth_remembering and batches.choice is not None:
-        scoring.remember_batch_size(
-            connection,
-            model.sha256,
-            model.provider,
-            fingerprint(),
-            batch_rows=batches.choice.rows,
-            threads=batches.choice.threads,
-            rows_per_second=batches.choice.rows_per_second or 0.0,
-        )
+    _remember(connection, plan)
+    if plan.canary:
+        _remember(connection, plan.canary.plan)
     used = batches.used
     account = {
         "device_asked": list(plan.job_file.job.device),
@@ -62,6 +55,20 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
     }
     scoring.note(connection, run_id, account)
     return account
+
+
+def _remember(connection: Connection, plan: Plan) -> None:
+    model, batches = plan.model.model, plan.batches
+    if batches.is_worth_remembering and batches.choice is not None:
+        scoring.remember_batch_size(
+            connection,
+            model.sha256,
+            model.provider,
+            fingerprint(),
+            batch_rows=batches.choice.rows,
+            threads=batches.choice.threads,
+            rows_per_second=batches.choice.rows_per_second or 0.0,
+        )
 
 
 def _cost(transform: Transform) -> dict[str, Any]:

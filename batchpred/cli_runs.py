@@ -258,6 +258,7 @@ _SCORING = (
     "batch",
     "model_seconds",
     "transform",
+    "canary",
 )
 
 

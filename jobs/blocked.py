@@ -29,11 +29,13 @@ def close(
     def tell(inner: Connection) -> None:
         if may_be_a_models:
             withdrawn.extend(canary.withdraw_blocked(inner, plan, run_id, str(error)))
-        news.blocked(inner, plan=plan, report=report, error="; ".join([*withdrawn, str(error)]))
+        news.blocked(inner, plan=plan, report=report, error=withdrawn[0] if withdrawn else str(error))
 
     is_closed = runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
     if is_closed and may_be_a_models:
-        report.warnings += withdrawn or _take_back_unstable(connection, plan, run_id, str(error))
+        # Of two candidates at once the canary is the newer: an alias that moves ends its canary.
+        taken_back = [] if plan.canary else _take_back_unstable(connection, plan, run_id, str(error))
+        report.warnings += withdrawn + taken_back
 
 
 def _take_back_unstable(connection: Connection, plan: Plan, run_id: int, why: str) -> list[str]:

@@ -105,9 +105,16 @@ class Plan:
             model.version,
             model.sha256,
             definition_digest(self.definition),
-            model.model.provider,
+            self.provider,
             *((beside.canary.version, beside.plan.model.sha256, beside.canary.share) if beside else ()),
         )
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that scores, and the canary's where that is another."""
+        own = self.model.model.provider
+        other = self.canary.plan.model.model.provider if self.canary else own
+        return own if other == own else f"{own}, canary {other}"
 
     @property
     def definition(self) -> dict[str, Any]:

@@ -36,13 +36,24 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
 
     Call it in a transaction that ends with a look at the fence.
     """
-    model, batches = plan.model.model, plan.batches
     _remember(connection, plan)
     if plan.canary:
         _remember(connection, plan.canary.plan)
-    used = batches.used
     account = {
         "device_asked": list(plan.job_file.job.device),
+        **_account(plan),
+        "transform": _cost(plan.transform) if plan.transform else None,
+    }
+    if plan.canary:
+        account["canary"] = {"model": str(plan.canary.canary), **_account(plan.canary.plan)}
+    scoring.note(connection, run_id, account)
+    return account
+
+
+def _account(plan: Plan) -> dict[str, Any]:
+    model, batches = plan.model.model, plan.batches
+    used = batches.used
+    return {
         "device": model.obtained.device,
         "provider": model.provider,
         "operators": model.obtained.operators,
@@ -51,10 +62,7 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
         "threads": used.threads if used else model.threads,
         "batch": batches.why,
         "model_seconds": round(batches.seconds, 3),
-        "transform": _cost(plan.transform) if plan.transform else None,
     }
-    scoring.note(connection, run_id, account)
-    return account
 
 
 def _remember(connection: Connection, plan: Plan) -> None:
@@ -86,4 +94,6 @@ def lines(account: dict[str, Any]) -> list[str]:
         told.append(f"transform {transform['function']} took {cost}")
     if account["fallback"]:
         told.append(f"fell back to {account['device']}: {account['fallback']}")
+    if (canary := account.get("canary")) and canary["fallback"]:
+        told.append(f"canary {canary['model']} fell back to {canary['device']}: {canary['fallback']}")
     return told

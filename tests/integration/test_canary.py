@@ -326,7 +326,8 @@ def test_a_job_that_has_predictions_gets_one(job, database):
 def test_the_first_run_blocked_by_its_checks_withdraws_it(job, database, command, tmp_path):
     """The champion stays; history, the run and what is told say so; the next run is the champion's alone."""
     push_model(database, "churn", scorer(-50.0, squashed=False), alias="wild")
-    job.path.write_text(JOB + "checks: {score_range: [0, 1]}\n")
+    notify = "notify: [{webhook: 'http://127.0.0.1:9/', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]\n"
+    job.path.write_text(JOB + "checks: {score_range: [0, 1]}\n" + notify)
     begin(database, version=3)
     job_file = load_job(job.path, {})
     report = job()
@@ -335,6 +336,9 @@ def test_the_first_run_blocked_by_its_checks_withdraws_it(job, database, command
         "canary churn/3 was withdrawn, churn@champion stays as it is: run 1"
     )
     assert [] == stands(database)
+    news = do(database, "SELECT kind, message ->> 'error' AS error FROM batchpred.events")
+    assert ["blocked"] == [each["kind"] for each in news]
+    assert news[0]["error"].startswith("canary churn/3 was withdrawn, churn@champion stays as it is")
     kind, why = told(database)[-1]
     assert ("canary withdrawn", True) == (kind, "score is outside [0, 1]" in why)
     with database.connect(purpose="test", as_writer=True) as connection:
@@ -447,7 +451,9 @@ def test_a_moved_alias_ends_it(job, database):
 
 
 def test_a_canary_and_its_rows_keep_a_version(job, database):
-    """It is neither retired nor deleted while it stands, nor while predictions of it are read."""
+    """It is neither retired nor deleted while it stands, nor while predictions of it are read; a champion is none."""
+    with pytest.raises(canaries.NoCanaryError, match="churn/1 is what churn@champion points at"):
+        begin(database, version=1)
     begin(database)
     do(database, "DELETE FROM batchpred.model_aliases WHERE alias = 'candidate'")
     ref = ModelRef("churn", version=2)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import httpx
 import pyarrow as pa
 import pytest
+from onnx import TensorProto, helper
 
 from api.app import create_app
 from batchpred.client import Client
@@ -52,6 +53,25 @@ def job(runner, database):
     run = runner(JOB, TABLES, scorer(1.0))
     push_model(database, "churn", scorer(-2.0), alias="candidate")
     return run
+
+
+def pair(weight):
+    """A model of `probability` and of `vector`, weight × x twice."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["x", "w"], ["wx"]),
+            helper.make_node("Sigmoid", ["wx"], ["probability"]),
+            helper.make_node("Concat", ["wx", "wx"], ["vector"], axis=1),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info(*each) for each in (
+            ("probability", TensorProto.FLOAT, ["N", 1]), ("vector", TensorProto.FLOAT, ["N", 2])
+        )],
+        initializer=[helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return made.SerializeToString()
 
 
 def do(database, statement, *values):
@@ -421,6 +441,55 @@ def test_a_column_of_its_own(job, database, tmp_path):
     assert [] == stands(database)
 
 
+def test_over_files(runner, database, tmp_path):
+    """Rows of a file are shared in the same way, bad ones set aside; it reads what the champion reads."""
+    lines = [f"{n},{n / 100},{n}" for n in range(1, 200)]
+    (tmp_path / "rows.csv").write_text("\n".join(["id,x,z", "0,much,0", *lines]) + "\n")
+    text = (
+        JOB.partition("source:")[0]
+        + "source: {path: rows.csv, bounded: false, types: {id: integer}}\n"
+        + JOB.partition("}\n")[2]
+    )
+    job = runner(text + "checks: {max_quarantined: 0.5}\n", TABLES, scorer(1.0))
+    push_model(database, "churn", scorer(-2.0), alias="candidate")
+    push_model(database, "churn", scorer(-2.0, name="z"), alias="other")
+    sha256 = begin(database)
+    report = job()
+    assert report.error is None, report.error
+    assert ({"read": 200, "scored": 199, "quarantined": 1}, []) == (report.rows, report.warnings)
+    rows = do(database, "SELECT id, model_version FROM predictions.churn ORDER BY id")
+    mine = is_in_share([Column("id", "bigint")], pa.table({"id": range(1, 200)}), sha256, SHARE)
+    assert mine.tolist() == [row["model_version"] == 2 for row in rows]
+    begin(database, version=3)
+    report = job()
+    assert ("published", []) == (report.status, stands(database))
+    assert "of files a canary reads what the run's own model reads" in report.warnings[-1]
+
+
+def test_vectors_and_a_transform(runner, database, tmp_path, api):
+    """Each model is given what the job's transform makes of its own rows; vectors say whose they are, too."""
+    (tmp_path / "features.py").write_text("def twice(df):\n    return df.assign(x=df.x * 2)[df.x > 0.01]\n")
+    text = JOB.replace("score: probability", "score: probability, v: 'vector[:]'")
+    job = runner(text + "transform: features:twice\nchecks: {max_quarantined: 0.5}\n", TABLES, pair(1.0))
+    push_model(database, "churn", pair(-2.0), alias="candidate")
+    mine = keys_of(database, begin(database))
+    report = job()
+    assert "published" == report.status, report.error
+    rows = do(
+        database,
+        "SELECT v.id, v.v, v.model_version, t.x FROM predictions.churn_vectors AS v JOIN t USING (id)"
+        " WHERE t.day = '2026-01-02'",
+    )
+    weights = {1: 1.0, 2: -2.0}
+    assert all(row["v"][0] == pytest.approx(2 * row["x"] * weights[row["model_version"]]) for row in rows)
+    assert {row["id"] for row in rows} & mine == of_canary(rows)
+    own = min(of_canary(rows))
+    answer = api.get(f"/v1/jobs/churn/predictions/{own}").json()
+    assert (2, 2) == (answer["model"]["version"], len(answer["prediction"]["v"]))
+    listed = api.post("/v1/jobs/churn/predictions:batchGet", json={"keys": [own]}).json()["predictions"]
+    assert [(2, answer["prediction"])] == [(each["model_version"], each["prediction"]) for each in listed]
+
+
 def test_a_fault_that_is_not_its_own_leaves_it(job, database):
     """Where the run fails without it, too, it stands as before, and a schedule rests until something changes."""
     begin(database)
@@ -451,7 +520,7 @@ def test_a_moved_alias_ends_it(job, database):
 
 
 def test_a_canary_and_its_rows_keep_a_version(job, database):
-    """It is neither retired nor deleted while it stands, nor while predictions of it are read; a champion is none."""
+    """It is neither retired nor deleted while it stands or predictions of it are read; a champion can be none."""
     with pytest.raises(canaries.NoCanaryError, match="churn/1 is what churn@champion points at"):
         begin(database, version=1)
     begin(database)

@@ -83,8 +83,9 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
         console.print_table(_sides(run, sides))
     if run["scoring"]:
         console.out.print()
-        facts = {name: run["scoring"].get(name) for name in _SCORING}
-        facts = {name: value for name, value in facts.items() if value not in (None, {})}
+        facts = _facts(run["scoring"])
+        if "canary" in facts:
+            facts["canary"] = {"model": facts["canary"]["model"], **_facts(facts["canary"])}
         console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
     for name in ("quarantine", "moves"):
         if run[name]:
@@ -260,6 +261,11 @@ _SCORING = (
     "transform",
     "canary",
 )
+
+
+def _facts(scoring: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: scoring.get(name) for name in _SCORING}
+    return {name: value for name, value in facts.items() if value not in (None, {})}
 
 
 def _listed(value: Any) -> str:

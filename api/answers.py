@@ -39,6 +39,14 @@ def etag(run: ServedRun) -> str:
     return f'"{run.run_id}.{round(run.forgotten_at.timestamp() * 1e6):x}"'
 
 
+def list_etag(job: ServedJob, tag: str) -> str:
+    """Return the tag of several predictions, given the one of what they are of.
+
+    From a job's first canary on they are written with their versions, those of earlier runs, too.
+    """
+    return f'"{tag.strip(chr(34))}.v"' if job.has_canary else tag
+
+
 def form_etag(tag: str, form: str) -> str:
     """Return the tag of a whole run in a form of its own, as `csv`, given the one of its pages.
 

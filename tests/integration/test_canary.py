@@ -325,9 +325,14 @@ def test_a_job_without_one_is_as_it_was(job, database, api):
     assert {1} == {row["model_version"] for row in published(database)}
 
 
-def test_a_job_that_has_predictions_gets_one(job, database):
+def test_a_job_that_has_predictions_gets_one(job, database, api):
     """The rows of earlier runs stay where they lie and are their champion's; rows are not written anew."""
+    path = "/v1/jobs/churn/predictions"
     job()
+    tags = [
+        api.get(path, headers={"Accept": form}).headers["ETag"] for form in ("application/json", "text/csv")
+    ]
+    one = api.get(f"{path}/1")
     file = "SELECT pg_relation_filenode('batchpred_data._run_1') AS file"
     before = do(database, file)
     mine = keys_of(database, begin(database))
@@ -341,6 +346,13 @@ def test_a_job_that_has_predictions_gets_one(job, database):
     with database.connect(purpose="test", as_writer=True) as connection:
         moves.rollback(connection, "churn")
     assert {1} == {row["model_version"] for row in published(database)}
+    again = api.get(f"{path}/1")
+    assert (one.content, one.headers["ETag"]) == (again.content, again.headers["ETag"])
+    for form, tag in zip(("application/json", "text/csv"), tags, strict=True):
+        answer = api.get(path, headers={"Accept": form, "If-None-Match": tag})
+        assert (200, True) == (answer.status_code, "model_version" in answer.text), (
+            "it is written otherwise now"
+        )
 
 
 def test_the_first_run_blocked_by_its_checks_withdraws_it(job, database, command, tmp_path):

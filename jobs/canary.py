@@ -120,13 +120,16 @@ def withdraw_blocked(connection: Connection, plan: Plan, run_id: int, why: str) 
 
 
 def withdraw_failed(runtime: Runtime, canary: Canary, report: RunReport, error: Exception) -> list[str]:
-    """Withdraw a canary with which a run failed that was published without."""
-    why = f"job {report.job} failed with it, and was published without: {said(error)}"
-    with (
-        runtime.database.errors(f"run of {report.job}"),
-        runtime.database.connect(purpose="run", as_writer=True) as connection,
-    ):
-        return withdraw(connection, canary, why)
+    """Withdraw a canary with which a run failed that was made without; what goes wrong here costs no run either."""
+    why = f"job {report.job} failed with it, and not without: {said(error)}"
+    try:
+        with (
+            runtime.database.errors(f"run of {report.job}"),
+            runtime.database.connect(purpose="run", as_writer=True) as connection,
+        ):
+            return withdraw(connection, canary, why)
+    except BatchpredError as fault:
+        return [f"canary {canary} still stands, although {why}; it could not be withdrawn: {fault}"]
 
 
 def faults(plan: Plan, run: Row) -> list[str]:

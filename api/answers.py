@@ -39,6 +39,14 @@ def etag(run: ServedRun) -> str:
     return f'"{run.run_id}.{round(run.forgotten_at.timestamp() * 1e6):x}"'
 
 
+def list_etag(job: ServedJob, tag: str) -> str:
+    """Return the tag of several predictions, given the one of what they are of.
+
+    From a job's first canary on they are written with their versions, those of earlier runs, too.
+    """
+    return f'"{tag.strip(chr(34))}.v"' if job.has_canary else tag
+
+
 def form_etag(tag: str, form: str) -> str:
     """Return the tag of a whole run in a form of its own, as `csv`, given the one of its pages.
 
@@ -87,16 +95,23 @@ def run_headers(run: ServedRun, newest: ServedRun) -> dict[str, str]:
     return {"ETag": etag(run), "Batchpred-Run": str(run.run_id), **freshness(newest, datetime.now(UTC))}
 
 
-def origin(run: ServedRun) -> dict[str, Any]:
-    """Say where a prediction comes from."""
+def origin(run: ServedRun, version: Any = None) -> dict[str, Any]:
+    """Say where a prediction comes from; `version` is the model's that made it, where the run has more than one."""
     return {
         "run_id": run.run_id,
-        "model": {"name": run.model_name, "version": run.model_version},
+        "model": {"name": run.model_name, "version": version or run.model_version},
         "interval_start": run.interval_start,
         "interval_end": run.interval_end,
         "as_of_date": run.as_of_date,
         "scored_at": run.scored_at,
     }
+
+
+def _canary(run: ServedRun) -> dict[str, Any]:
+    """Say which version scored a share of a run's keys, if one did."""
+    if run.canary_version is None:
+        return {}
+    return {"canary": {"version": run.canary_version, "share": run.canary_share}}
 
 
 def prediction(job: ServedJob, row: Row) -> dict[str, Any]:
@@ -133,9 +148,17 @@ class RowWriter:
 
 
 def prediction_writer(job: ServedJob, run: ServedRun) -> RowWriter:
-    """Make what writes the current prediction of a key, from its row: key, outputs, anything more."""
-    names = (*job.key_names, *job.output_names)
-    return RowWriter(names, lambda row: {"job": job.name, **prediction(job, row), **origin(run)})
+    """Make what writes the current prediction of a key, from its row as `storage.reads.columns` names it."""
+    names = _names(job)
+    return RowWriter(
+        names,
+        lambda row: {"job": job.name, **prediction(job, row), **origin(run, row.get("model_version"))},
+    )
+
+
+def _names(job: ServedJob) -> tuple[str, ...]:
+    """Name the values of a row that a document has, up to the run's number."""
+    return (*job.key_names, *job.output_names, *(("model_version",) if job.has_canary else ()))
 
 
 def _escaped(piece: str) -> str:
@@ -169,11 +192,12 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
 def several(job: ServedJob, rows: Sequence[Sequence[Any]], runs: dict[int, ServedRun], **more: Any) -> bytes:
     """Write the document of several predictions: each names its run, and each run is described once.
 
-    A row has the key, the outputs and the run's number, in this order.
+    A row has what `storage.reads.columns` names. Each prediction of a job that had a canary has its own version.
     """
-    names = (*job.key_names, *job.output_names, "run_id")
-    writer = RowWriter(names, lambda row: {**prediction(job, row), "run_id": row["run_id"]})
-    described = dumps({"job": job.name, "runs": [origin(run) for run in runs.values()]})
+    names = (*_names(job), "run_id")
+    own = names[len(job.key) + len(job.outputs) :]
+    writer = RowWriter(names, lambda row: {**prediction(job, row), **{name: row[name] for name in own}})
+    described = dumps({"job": job.name, "runs": [{**origin(run), **_canary(run)} for run in runs.values()]})
     return b'%b,"predictions":[%b],%b' % (described[:-1], writer.documents(rows), dumps(more)[1:])
 
 
@@ -185,6 +209,7 @@ def described_run(run: ServedRun) -> dict[str, Any]:
         "predictions": run.predictions,
         "quarantined": run.quarantined,
         "published_at": run.published_at,
+        **({"canary": {**_canary(run)["canary"], "sha256": run.canary_sha256}} if run.canary_version else {}),
     }
 
 

@@ -98,7 +98,7 @@ class Exports:
                 tag = f'"{served.state(connection, job)[1]}"'
                 headers = {"ETag": tag, **answers.freshness(newest, datetime.now(UTC))}
             form = media_type.rpartition("/")[2].rpartition(".")[2].removeprefix("x-")
-            headers["ETag"] = answers.form_etag(headers["ETag"], form)
+            headers["ETag"] = answers.form_etag(answers.list_etag(job, headers["ETag"]), form)
             if answers.matches(request.headers.get("if-none-match"), headers["ETag"]):
                 stack.close()
                 return Response(status_code=304, headers=headers)

@@ -48,6 +48,7 @@ def answer(service: Service, request: Request, name: str, as_of: date | None, pa
         else:
             rows, runs = _current(connection, job, place, after, page.limit + 1)
             tag = f'"{place[1]}"'
+    tag = answers.list_etag(job, tag)
     headers = {"ETag": tag, **answers.freshness(newest, datetime.now(UTC))}
     if kind == "run":
         headers["Batchpred-Run"] = str(place[0])

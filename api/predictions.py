@@ -83,6 +83,8 @@ def routes(service: Service, exports: Exports) -> APIRouter:
         rows = [by_key[key] for key in keys if key in by_key]
         document = answers.several(found, rows, runs, missing=missing)
         headers = answers.run_headers(run, newest) if run else answers.freshness(newest, datetime.now(UTC))
+        if "ETag" in headers:
+            headers["ETag"] = answers.list_etag(found, headers["ETag"])
         return answers.json_response(document, {**headers, "Cache-Control": "private, no-cache"})
 
     # First, because {key:path} takes everything. A key may end in a part `history`: the number of parts decides.

@@ -15,6 +15,7 @@ from batchpred.cli_retire import retire
 from batchpred.settings import Settings
 
 if TYPE_CHECKING:
+    from storage.database import Connection
     from storage.model_life import AliasMove
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="NAME/N or NAME@ALIAS")]
@@ -86,20 +87,49 @@ def rollback(
     to: Annotated[
         int | None, typer.Option(metavar="N", help="An earlier version; the one before if left out.")
     ] = None,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Withdraw the canary beside the alias instead; that stays.")
+    ] = False,
     why: Why = None,
     as_json: Json = False,
 ) -> None:
     """Point an alias at what it pointed at before its last promotion; nothing is scored.
 
-    What readers see stays until the next run; `batchpred rollback JOB` takes predictions back.
+    With --canary the version that scores a share of the keys is withdrawn, and the alias stays where it is. What
+    readers see stays until the next run; `batchpred rollback JOB` takes predictions back.
     """
     from storage import model_life
 
+    if canary and to is not None:
+        raise typer.BadParameter(
+            "a canary is withdrawn, and no alias moved: leave --to out", param_hint="--to"
+        )
     database = Settings.read().database()
     with database.errors("rollback"), database.connect(purpose="rollback", as_writer=True) as connection:
+        if canary:
+            _withdraw(connection, name, alias, why, as_json=as_json)
+            return
         began = time.monotonic()
         move = model_life.rollback(connection, name, alias, to_version=to, why=why)
         _say(move, time.monotonic() - began, as_json=as_json)
+
+
+def _withdraw(connection: Connection, name: str, alias: str, why: str | None, *, as_json: bool) -> None:
+    from storage import canaries
+    from storage.registry import ModelRef, resolve
+
+    version = resolve(connection, ModelRef(name, alias=alias))
+    canary = canaries.standing(connection, name, alias)
+    if canary is None or not canaries.withdraw(connection, canary, why):
+        raise canaries.NoCanaryError(f"{name}@{alias} has no canary; see: batchpred models history {name}")
+    if as_json:
+        console.print_json({"withdrawn": vars(canary), "version": version.version})
+        return
+    console.out.print(
+        f"canary {canary} ({canary.percent} of the keys) is withdrawn; {name}@{alias} points at {version}, which "
+        "scores every key from the next run on",
+        soft_wrap=True,
+    )
 
 
 def history(
@@ -113,7 +143,7 @@ def history(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell the story of a model: pushes, moves of its aliases, gates, releases, retirements, deletions."""
+    """Tell the story of a model: pushes, moves of aliases, gates, releases, canaries, retirements, deletions."""
     from storage import model_life
 
     database = Settings.read().database()

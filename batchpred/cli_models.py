@@ -139,7 +139,7 @@ def list_versions(
         [
             {
                 "model": f"{version.name}/{version.version}",
-                "aliases": ", ".join(version.aliases) or ("(retired)" if version.retired_at else ""),
+                "aliases": ", ".join(_names(version)) or ("(retired)" if version.retired_at else ""),
                 "sha256": version.sha256[:12],
                 "bytes": version.size,
                 "pushed": version.created_at,
@@ -163,7 +163,7 @@ def show(
     if as_json:
         console.print_json(_plain(version))
         return
-    unsaid = ("signature", "notes", "card", "deleted_at")
+    unsaid = ("signature", "notes", "card", "deleted_at", *(() if version.canary_of else ("canary_of",)))
     facts = {
         name: value for name, value in _plain(version).items() if name not in unsaid and value is not None
     }
@@ -230,6 +230,14 @@ def _card(path: Path | None) -> str | None:
 
 def _plain(version: ModelVersion) -> dict[str, Any]:
     return dict(vars(version))
+
+
+def _names(version: ModelVersion) -> list[str]:
+    """What it is called, and of what it is the canary."""
+    from storage.canaries import percent
+
+    of = [f"canary of {alias}, {percent(share)}" for alias, share in version.canary_of.items()]
+    return [*version.aliases, *of]
 
 
 def _alias_lines(version: ModelVersion) -> list[str]:

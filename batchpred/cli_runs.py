@@ -59,21 +59,33 @@ def list_runs(
 
 @app.command()
 def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Show one run: rows, model, reasons in quarantine, and every move of the pointer to it or from it."""
-    from storage import moves
+    """Show one run: rows, model, reasons in quarantine, and every move of the pointer to it or from it.
+
+    Of a run with a canary also how many rows champion and canary scored, and how their scores lie.
+    """
+    from storage import canaries, moves
+    from storage.job_table import JobTable
 
     database = Settings.read().database()
     with database.errors("show"), database.connect(purpose="runs", as_writer=True) as connection:
         run = moves.show_run(connection, run_id)
+        if run["canary_version"] and run["has_table"]:
+            run["sides"] = canaries.sides(connection, run_id, JobTable.from_json(run["job_table"]))
     if as_json:
         console.print_json(run)
         return
-    lists = ("definition", "job_table", "quarantine", "moves", "scoring")
+    lists = ["definition", "job_table", "quarantine", "moves", "scoring", "sides"]
+    if run["canary_version"] is None:
+        lists += [name for name in run if name.startswith("canary_")]
     console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
+    if sides := run.get("sides"):
+        console.out.print()
+        console.print_table(_sides(run, sides))
     if run["scoring"]:
         console.out.print()
-        facts = {name: run["scoring"].get(name) for name in _SCORING}
-        facts = {name: value for name, value in facts.items() if value not in (None, {})}
+        facts = _facts(run["scoring"])
+        if "canary" in facts:
+            facts["canary"] = {"model": facts["canary"]["model"], **_facts(facts["canary"])}
         console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
     for name in ("quarantine", "moves"):
         if run[name]:
@@ -229,6 +241,14 @@ def _say(move: Move, *, as_json: bool) -> None:
     )
 
 
+def _sides(run: Row, sides: list[Row]) -> list[dict[str, Any]]:
+    """What champion and canary said of their keys, side by side: a row a figure."""
+    versions = {False: run["model_version"], True: run["canary_version"]}
+    columns = {f"{run['model_name']}/{versions[side['is_canary']]}": side for side in sides}
+    figures = [name for name in sides[0] if name != "is_canary"]
+    return [{"": figure, **{name: side[figure] for name, side in columns.items()}} for figure in figures]
+
+
 # In the order in which a person asks: jsonb keeps none.
 _SCORING = (
     "device_asked",
@@ -239,7 +259,13 @@ _SCORING = (
     "batch",
     "model_seconds",
     "transform",
+    "canary",
 )
+
+
+def _facts(scoring: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: scoring.get(name) for name in _SCORING}
+    return {name: value for name, value in facts.items() if value not in (None, {})}
 
 
 def _listed(value: Any) -> str:
@@ -249,7 +275,11 @@ def _listed(value: Any) -> str:
 
 
 def _line(run: Row) -> dict[str, Any]:
+    from storage.canaries import percent
+
     version = f"/{run['model_version']}" if run["model_version"] else ""
+    if run["canary_version"]:
+        version += f", {run['model_name']}/{run['canary_version']} {percent(run['canary_share'])}"
     return {
         "run": run["run_id"],
         "job": run["job"],

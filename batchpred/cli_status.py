@@ -92,6 +92,13 @@ def _line(each: Standing, now: datetime) -> dict[str, Any]:
 
 def _print_more(each: Standing) -> None:
     """Say in a line what holds a job up, and what a person can do about it."""
+    if each.canary:
+        canary = each.canary
+        console.out.print(
+            f"\n{each.job}: canary {canary} scores {canary.percent} of the keys beside "
+            f"{canary.name}@{canary.alias}, since {canary.started_at:%Y-%m-%d %H:%M} UTC",
+            soft_wrap=True,
+        )
     if each.waits_for:
         console.out.print(f"\n{each.job} waits for {each.waits_for}", soft_wrap=True)
     if each.failure:

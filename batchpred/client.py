@@ -11,7 +11,7 @@ Both say what to ask and how to read the answer in the same place, and differ in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
@@ -58,7 +58,7 @@ class TooManyRequestsError(RetryError):
 
 @dataclass(frozen=True)
 class Run:
-    """The published run that predictions come from. Times are aware."""
+    """The published run that a prediction comes from, and the version that made it. Times are aware."""
 
     run_id: int
     model_name: str
@@ -245,9 +245,16 @@ def _prediction(document: Mapping[str, Any]) -> Prediction:
 
 def _predictions(document: Mapping[str, Any]) -> list[Prediction]:
     runs = {run["run_id"]: Run.of(run) for run in document["runs"]}
-    return [
-        Prediction(each["key"], each["prediction"], runs[each["run_id"]]) for each in document["predictions"]
-    ]
+    # Of a job that had a canary each prediction says its own version.
+    by_version: dict[tuple[int, int | None], Run] = {}
+    found = []
+    for each in document["predictions"]:
+        run = runs[each["run_id"]]
+        version = each.get("model_version", run.model_version)
+        if version != run.model_version:
+            run = by_version.setdefault((run.run_id, version), replace(run, model_version=version))
+        found.append(Prediction(each["key"], each["prediction"], run))
+    return found
 
 
 def _batch(document: Mapping[str, Any]) -> Batch:

@@ -5,11 +5,12 @@
     evaluate   candidate and champion score the same holdout rows; what came out is kept with both versions
     gates      gates.yaml, with the champion's metrics on the same rows
     shadow     candidate and champion on the rows of a job, held at the gates' `shadow`
-    promote    NAME@champion points at the candidate
+    promote    NAME@champion points at the candidate; or
+    canary     the candidate scores a share of the keys beside the champion, until it is promoted or withdrawn
 
 Without a holdout, gates, a job or a champion that step is skipped, and the record says so. It stops at the first
 step that fails, with the champion untouched. If the first run of a released version is then blocked by its checks,
-that run moves the champion back (jobs/run.py).
+that run moves the champion back, or withdraws the canary (jobs/blocked.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchpred import gating, release_shadow
-from storage import model_life, registry
+from storage import canaries, model_life, registry
 from storage.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
@@ -58,18 +59,26 @@ class Release:
     alias: str = "champion"
     shadow_on: ShadowOn | None = None
     shadow: dict[str, Any] | None = None
+    canary_share: float | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     version: ModelVersion | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def release(settings: Settings, connection: Connection, asked: Release) -> model_life.AliasMove:
-    """Do the release. Raises what the step raises that fails: the record says which, the champion is untouched."""
+def release(
+    settings: Settings, connection: Connection, asked: Release
+) -> model_life.AliasMove | canaries.Canary:
+    """Do the release; return what came of it: the alias's move, or the canary where `canary_share` is given.
+
+    Raises what the step raises that fails: the record says which, the champion is untouched.
+    """
     registry.check_name("model name", asked.name)
     if asked.file is None and asked.training is None:
         raise ConfigurationError(
             "name the ONNX file to release, or the command that makes one: --run-training CMD"
         )
+    if asked.canary_share is not None and gating.champion_of(connection, asked.name, asked.alias) is None:
+        raise canaries.no_champion(asked.name, asked.alias)
     try:
         version, data = _candidate(settings, connection, asked)
         champion = gating.champion_of(connection, asked.name, asked.alias)
@@ -80,6 +89,9 @@ def release(settings: Settings, connection: Connection, asked: Release) -> model
         beside = None if champion is None or champion.version == version.version else champion
         with _step(asked, "shadow", is_skipped=asked.shadow_on is None or beside is None):
             _shadow(settings, connection, asked, beside=beside)
+        if asked.canary_share is not None:
+            with _step(asked, "canary"):
+                return canaries.begin(connection, version, asked.alias, asked.canary_share)
         with _step(asked, "promote"):
             ref = registry.ModelRef(asked.name, version=version.version)
             move = model_life.promote(connection, ref, asked.alias, kind="release")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs import canary
 from jobs.errors import JobError
 from storage import predictions, runs, staged
 
@@ -26,6 +27,7 @@ def check(connection: Connection, plan: Plan, run: Row) -> None:
     """
     failed = [
         *_row_counts(connection, plan, run),
+        *canary.faults(plan, run),
         *_outputs(connection, plan, run),
         *_own(connection, plan, run),
     ]

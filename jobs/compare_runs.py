@@ -51,7 +51,8 @@ def compare_runs(connection: Connection, pair: Row, *, truth: Iterator[pa.Table]
     found = Comparison(table.name, interval_of(pair).label, names, pair["rows_read"])
     found.scored = {names[0]: pair["rows_scored"], names[1]: pair["shadow_scored"]}
     found.runs = (pair["run_id"], pair["shadow_id"])
-    both = Pair(connection, [column.name for column in table.key], *found.runs)
+    key = [column.name for column in table.key]
+    both = Pair(connection, key, *found.runs, has_canary=table.has_canary)
     types = {column.name: column.type for column in other.outputs}
     with both.at_one_moment():
         if truth is not None and not both.give_truth(table, (_typed(rows, table) for rows in truth)):

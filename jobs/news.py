@@ -204,9 +204,20 @@ def _about_run(job_file: JobFile, run: Row) -> dict[str, Any]:
             "version": run["model_version"],
             "sha256": run["model_sha256"],
         },
+        **({"canary": canary} if (canary := _canary(run)) else {}),
         "error": None,
         "look": f"batchpred runs show {run['run_id']}",
     }
+
+
+def _canary(run: Row) -> dict[str, Any] | None:
+    """Say which version scored a share of the run's keys, if one did."""
+    version = run["canary_version"]
+    return (
+        {"version": version, "share": run["canary_share"], "sha256": run["canary_sha256"]}
+        if version
+        else None
+    )
 
 
 def _wanting(job_file: JobFile, kind: Kind) -> list[str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.batch_size import Batches
+    from jobs.canary import Beside
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.signature import OutputColumn
@@ -87,6 +88,7 @@ class Plan:
     batches: Batches  # what learns while the run goes on, like
     transform: Transform | None = None  # this, of its cost
     checks: tuple[Check, ...] = ()
+    canary: Beside | None = None
 
     @property
     def slot(self) -> Slot:
@@ -97,14 +99,22 @@ class Plan:
     @property
     def pin(self) -> Pin:
         """What the run is pinned to."""
-        model = self.model
+        model, beside = self.model, self.canary
         return Pin(
             model.name,
             model.version,
             model.sha256,
             definition_digest(self.definition),
-            model.model.provider,
+            self.provider,
+            *((beside.canary.version, beside.plan.model.sha256, beside.canary.share) if beside else ()),
         )
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that scores, and the canary's where that is another."""
+        own = self.model.model.provider
+        other = self.canary.plan.model.model.provider if self.canary else own
+        return own if other == own else f"{own}, canary {other}"
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -113,9 +123,14 @@ class Plan:
         return {**self.job_file.definition, **self.source.inputs(), **more}
 
     @property
-    def reads(self) -> tuple[SourceColumn, ...]:
-        """The source columns the run reads: the key's, then those features that are not in the key."""
+    def own_reads(self) -> tuple[SourceColumn, ...]:
+        """The source columns the model is scored with: the key's, then those features that are not in the key."""
         return tuple(dict.fromkeys(self.key + self.features))
+
+    @property
+    def reads(self) -> tuple[SourceColumn, ...]:
+        """The source columns the run reads: its model's, then those that only the canary takes."""
+        return tuple(dict.fromkeys(self.own_reads + (self.canary.plan.own_reads if self.canary else ())))
 
 
 def make_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jobs.canary import with_canary
 from jobs.plan import Runtime, make_plan
 from storage import runs
 from storage.errors import BatchpredError
@@ -35,6 +36,8 @@ def preview(
         runtime.database.connect(purpose="plan", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        plan, no_canary = with_canary(runtime, connection, plan)
+        canary = str(plan.canary) if plan.canary else f"none: {no_canary[1]}" if no_canary else None
         shadow = shadow_ref or job_file.job.shadow
         shadow_plan = partial(make_plan, runtime, connection, job_file, interval, model_ref=shadow)
         return {
@@ -44,6 +47,7 @@ def preview(
             "rows": plan.source.count(),
             "model": str(plan.model),
             "sha256": plan.model.sha256,
+            **({"canary": canary} if canary else {}),
             **({"shadow": _shadow(shadow_plan)} if shadow else {}),
             "provider": plan.model.model.provider,
             "batches": plan.batches.plan,
@@ -69,5 +73,5 @@ def _replaced(connection: Connection, plan: Plan) -> str:
         return "nothing: this interval has no published run"
     model = done["model_name"] + (f"/{done['model_version']}" if done["model_version"] else "")
     what = f"run {done['run_id']}: {done['rows_scored']} predictions by {model}"
-    same = all(done[name] == getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256"))
-    return f"nothing, unless --force: {what}, same model and definition" if same else what
+    same = f"nothing, unless --force: {what}, same model and definition"
+    return same if plan.pin.is_of(done) else what

@@ -9,10 +9,11 @@ from jobs import summary
 
 if TYPE_CHECKING:
     from storage.attempts import Cause
+    from storage.canaries import Canary
     from storage.database import Row
 
 # What of a report is for the program, not for whoever reads it.
-_INTERNAL = ("label", "exit_code", "fence", "cause")
+_INTERNAL = ("label", "exit_code", "fence", "cause", "beside")
 
 
 @dataclass
@@ -35,27 +36,32 @@ class RunReport:
     warnings: list[str] = field(default_factory=list)
     scoring: dict[str, Any] | None = None
     shadow: dict[str, Any] | None = None
+    canary: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
     cause: Cause | None = field(default=None, repr=False)
+    beside: Canary | None = field(default=None, repr=False)
 
     def count(self, run: Row) -> None:
         """Take the counts from the ledger's row of the run."""
         self.run_id = run["run_id"]
         self.rows = {name: run[f"rows_{name}"] for name in ("read", "scored", "quarantined")}
         self.chunks = run["chunks"]
+        if self.canary:
+            self.canary["rows"] = {name: run[f"canary_{name}"] for name in ("scored", "quarantined")}
 
     @property
     def line(self) -> dict[str, Any]:
         """The report as one row of a table."""
         model = self.model or {"name": "", "version": None}
+        beside = f", {self.beside} {self.beside.percent}" if self.canary and self.beside else ""
         return {
             "job": self.job,
             "interval": self.label,
             "status": self.status,
             "run": self.run_id,
-            "model": model["name"] + (f"/{model['version']}" if model["version"] else ""),
+            "model": model["name"] + (f"/{model['version']}" if model["version"] else "") + beside,
             "scored": self.rows["scored"],
             "quarantined": self.rows["quarantined"],
             "seconds": self.seconds,
@@ -65,6 +71,9 @@ class RunReport:
     def notes(self) -> list[str]:
         """How it was scored, in lines for a person."""
         lines = summary.lines(self.scoring) if self.scoring else []
+        if self.canary and self.canary["rows"]:
+            scored, name = self.canary["rows"]["scored"] or 0, self.canary["model"]
+            lines.append(f"canary {name} scored {scored:,} of the rows: batchpred runs show {self.run_id}")
         if self.shadow and self.shadow["status"] == "complete":
             rows = self.shadow["rows"]["scored"]
             lines.append(

@@ -11,7 +11,7 @@ from jobs.checks import ChecksFailedError
 from jobs.gates import FILE, load_gates
 from jobs.interval import interval_containing
 from jobs.remote_models import is_remote
-from storage import attempts, model_life, registry
+from storage import attempts, canaries, model_life, registry
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 from storage.predictions import DuplicateKeyError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from storage.attempts import Attempt, Cause
+    from storage.canaries import Canary
     from storage.database import Connection
 
 # A source that is away for hours is asked once an hour, not once a day.
@@ -57,12 +58,19 @@ def rest_after(failures: int, backoff: timedelta, chance: random.Random) -> time
     return rest * chance.uniform(0.5, 1.5)
 
 
-def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str | None = None) -> str:
-    """Return a digest of what a lasting failure depends on: the job file, its query, its transform and the model.
+def fingerprint(
+    connection: Connection,
+    job_file: JobFile,
+    *,
+    model_sha256: str | None = None,
+    canary: Canary | None = None,
+) -> str:
+    """Return a digest of what a lasting failure depends on: the job file, its query, its transform and the models.
 
-    `model_sha256` is that of the registry's version that failed, where a run came so far: its alias may have been
-    moved since, and what that names now has not failed. A model from elsewhere counts by what the job's newest run
-    took, so that no look at the clock asks another server.
+    `model_sha256` is that of the registry's version that failed, and `canary` the one it failed with, where a run
+    came so far: the alias may have been moved since, or the canary withdrawn, and what stands there now has not
+    failed. A model from elsewhere counts by what the job's newest run took, so that no look at the clock asks
+    another server.
     """
     job = job_file.job
     digest = hashlib.sha256(f"{job.model_dump_json()}\n{job_file.query}\n".encode())
@@ -80,6 +88,9 @@ def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str 
         digest.update((attempts.newest_model(connection, job.name) or "").encode())
     else:
         digest.update((model_sha256 or _named_now(connection, job.model)).encode())
+        beside = canary if model_sha256 else canaries.of_ref(connection, job.model)
+        if beside is not None:
+            digest.update(f"canary {beside} {beside.share}".encode())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jobs.canary import score_both
 from jobs.pipeline import cut_into_chunks, flow
 from jobs.resume import NumberedChunk, Resumption, RowsChangedError
 from jobs.score import ScoredChunk, last_named, score_chunk
@@ -77,7 +78,9 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], s
     def score(chunk: NumberedChunk) -> FinishedChunk:
         rows, unreadable = set_unreadable_aside(plan, chunk.rows)
         try:
-            scored = with_unreadable(score_chunk(plan, rows.drop_columns(beside)), unreadable)
+            own = rows.drop_columns(beside)
+            scored = score_chunk(plan, own) if plan.canary is None else score_both(plan, plan.canary, own)
+            scored = with_unreadable(scored, unreadable)
         except TransformError as error:
             first = ", ".join(f"{name}={value}" for name, value in chunk.key_at(0, key).items())
             raise type(error)(f"{error}, in chunk {chunk.number} (from key {first})") from error
@@ -134,4 +137,5 @@ def write_chunk(connection: Connection, run_id: int, chunk: FinishedChunk) -> No
         scored.quarantined,
         rows_sha256=chunk.rows_sha256,
         last_key=chunk.last_key,
+        canary=scored.canary,
     )

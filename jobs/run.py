@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs import checks, news, summary
+from jobs import blocked, canary, checks, news, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.progress import Progress
@@ -20,7 +20,7 @@ from jobs.retries import cause_of
 from jobs.rows import Writer, score_rows
 from jobs.shadow import Wish, shadowed
 from jobs.stopping import HandedOverError, RunStoppedError, Terms
-from storage import model_life, predictions, runs, unfinished, watch
+from storage import predictions, runs, unfinished, watch
 from storage.database import DatabaseUnreachableError
 from storage.errors import BatchpredError
 
@@ -43,8 +43,8 @@ _STATUSES: dict[type[BatchpredError], str] = {
     HandedOverError: "stopped",
 }
 
-# What no shadow can be the reason of.
-_NOT_THE_SHADOWS = (
+# What neither a shadow nor a canary can be the reason of.
+_NOT_THE_CANDIDATES = (
     *_BLOCKING,
     runs.IntervalHeldError,
     runs.ClaimLostError,
@@ -83,10 +83,12 @@ def run_job(
     report = RunReport(None, job_file.job.name, start, end, label=interval.label)
     began = time.monotonic()
     wish = Wish(shadow_ref or (None if terms.is_backfill else job_file.job.shadow))
-    asked = _Asked(Progress(on_progress, on_expected), terms, model_ref, force, wish)
+    asked = _Asked(
+        Progress(on_progress, on_expected), terms, model_ref, force, wish, has_canary=not terms.is_backfill
+    )
     try:
         with terms.stop.after(terms.deadline, report.job):
-            _try_without_shadow_too(runtime, job_file, interval, report, asked)
+            _try_alone_too(runtime, job_file, interval, report, asked)
     except BatchpredError as error:
         report.status = next((said for kind, said in _STATUSES.items() if isinstance(error, kind)), "failed")
         report.error, report.exit_code, report.cause = str(error), error.exit_code, cause_of(error)
@@ -122,21 +124,29 @@ def _no_shadow(report: RunReport, ref: str) -> str:
     return f"no shadow: {shown(ref)} is the run's own model"
 
 
-def _try_without_shadow_too(
+def _try_alone_too(
     runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked
 ) -> None:
-    """Try, and where the run failed beside a shadow, try without: a shadow must cost no run its predictions."""
+    """Try, and where the run failed beside a shadow or with a canary, try without: neither may cost it its rows."""
     try:
         _try(runtime, job_file, interval, report, asked)
     except Exception as error:
         is_passing = (
             isinstance(error, BatchpredError) and error.is_transient
         )  # then it was tried without already
-        if not asked.wish.may_be_at_fault or is_passing or isinstance(error, _NOT_THE_SHADOWS):
+        beside = report.beside
+        may_be_at_fault = asked.wish.may_be_at_fault or beside is not None
+        if not may_be_at_fault or is_passing or isinstance(error, _NOT_THE_CANDIDATES):
             raise
-        log.warning("run failed beside its shadow", extra={"job": report.job, "error": str(error)})
-        asked.wish.tell("abandoned", f"the run failed beside it and was tried without: {error}")
-        _try(runtime, job_file, interval, report, replace(asked, wish=Wish()))
+        log.warning("run failed beside a candidate", extra={"job": report.job, "error": str(error)})
+        if asked.wish.may_be_at_fault:
+            asked.wish.tell("abandoned", f"the run failed beside it and was tried without: {error}")
+        try:
+            _try(runtime, job_file, interval, report, replace(asked, wish=Wish(), has_canary=False))
+        finally:
+            report.beside = beside
+        if beside is not None:
+            report.warnings += canary.withdraw_failed(runtime, beside, report, error)
 
 
 def _try(runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked) -> None:
@@ -168,6 +178,7 @@ class _Asked:
     model_ref: str | None
     force: bool
     wish: Wish
+    has_canary: bool
 
 
 def _attempt(
@@ -185,6 +196,8 @@ def _attempt(
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=asked.model_ref)
+        if asked.has_canary:
+            plan = canary.planned(runtime, connection, plan)
         _describe(report, plan)
         if _is_published(connection, plan, report, force=asked.force):
             return
@@ -226,10 +239,7 @@ def _run(
             report.status = "published"
             log.info("run published", extra={"job": report.job, "run_id": run_id, "rows": report.rows})
     except _BLOCKING as error:
-        tell = partial(news.blocked, plan=plan, report=report, error=str(error))
-        runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
-        if isinstance(error, checks.ChecksFailedError):  # keys that stand there twice are the source's fault
-            report.warnings += _take_back_unstable(connection, plan, run_id, str(error))
+        blocked.close(connection, claim, plan, report, error)
         raise
     except RowsChangedError as error:
         runs.close_run(connection, claim, run_id, "abandoned", str(error))
@@ -292,32 +302,17 @@ def _give_up(connection: Connection, claim: runs.Claim, run_id: int, error: Base
             predictions.drop_run_table(connection, run_id)
 
 
-def _take_back_unstable(connection: Connection, plan: Plan, run_id: int, why: str) -> list[str]:
-    """Move the model's alias back where this was the first run of a version that was just released."""
-    model = plan.model
-    if model.alias is None or model.version is None:
-        return []
-    reason = f"run {run_id} was blocked: {why}"
-    move = model_life.take_back_unstable(connection, model.name, model.alias, model.version, reason)
-    if move is None:
-        return []
-    name, alias = model.name, f"{model.name}@{model.alias}"
-    said = (
-        f"unstable candidate: the first run of {name}/{move.from_version} since its release was blocked, so "
-        f"{alias} points at {name}/{move.to_version} again; run again to score with it"
-    )
-    return [said]
-
-
 def _describe(report: RunReport, plan: Plan) -> None:
     model = plan.model
     report.model = {"name": model.name, "version": model.version, "sha256": model.sha256}
     report.provider = model.model.provider
+    report.beside = plan.canary.canary if plan.canary else None
+    report.canary = plan.canary.told if plan.canary else None
     report.warnings = list(plan.warnings)
 
 
 def _is_published(connection: Connection, plan: Plan, report: RunReport, *, force: bool) -> bool:
-    """Tell whether readers already see what this run would make: same interval, model and definition.
+    """Tell whether readers already see what this run would make: same interval, model, canary and definition.
 
     With `force` only what an attempt before this one has published counts.
     """
@@ -325,7 +320,7 @@ def _is_published(connection: Connection, plan: Plan, report: RunReport, *, forc
     is_own = done is not None and (done["run_id"], done["fence"]) == (report.run_id, report.fence)
     if not done or (force and not is_own):
         return False
-    if any(done[name] != getattr(plan.pin, name) for name in ("model_sha256", "definition_sha256")):
+    if not plan.pin.is_of(done):
         return False
     report.status = "published" if is_own else "unchanged"
     report.count(done)

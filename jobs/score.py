@@ -43,11 +43,16 @@ _MAX_KEY_BYTES = 1_000
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """A chunk as it is written: predictions in the order of the job's columns, and the rows set aside."""
+    """A chunk as it is written: predictions in the order of the job's columns, and the rows set aside.
+
+    `places` [N] are those of the predictions among the chunk's rows; `canary` is what of `counts` is the canary's.
+    """
 
     predictions: pa.Table
     quarantined: list[tuple[dict[str, Any], str, dict[str, Any]]]
     counts: ChunkCounts
+    places: NDArray[np.int64]
+    canary: ChunkCounts | None = None
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
@@ -76,6 +81,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         predictions,
         _set_aside(rows, plan.table.key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
+        named[scored.rows[kept]],
     )
 
 

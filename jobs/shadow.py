@@ -80,8 +80,8 @@ class Shadow:
         self._connection = connection
         self._claim = claim
         self._plan = plan
-        self._own = [column.name for column in plan.reads]
-        self.more = tuple(column for column in plan.reads if column not in beside.reads)
+        self._own = [column.name for column in plan.own_reads]
+        self.more = tuple(column for column in plan.own_reads if column not in beside.reads)
         self.has_all_rows = False  # set by the run, once its own table is whole
         self._error: Exception | None = None
 

@@ -13,11 +13,12 @@ from jobs import due, promise, slots
 from jobs.interval import interval_containing, latest_complete
 from jobs.schedule import look
 from jobs.waiting import missing_upstream
-from storage import attempts
+from storage import attempts, canaries
 
 if TYPE_CHECKING:
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
+    from storage.canaries import Canary
     from storage.database import Connection, Row
 
 State = Literal["published", "backfilled", "running", "blocked", "failed", "withdrawn", "missing", "none"]
@@ -38,6 +39,7 @@ class Standing:
     waits_for: str | None
     failure: Row | None
     zone: str
+    canary: Canary | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -58,6 +60,7 @@ class Standing:
             "next_due": self.next_due,
             "missing": [each.label for each in self.missing],
             "waits_for": self.waits_for,
+            "canary": vars(self.canary) if self.canary else None,
             "running": [
                 {
                     "run_id": run["run_id"],
@@ -110,6 +113,7 @@ def standing(connection: Connection, job_file: JobFile, now: datetime) -> Standi
         ),
         failure=attempts.last_failure(connection, job.name),
         zone=job.zone.key,
+        canary=canaries.of_ref(connection, job.model),
     )
 
 

@@ -35,6 +35,36 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
 
     Call it in a transaction that ends with a look at the fence.
     """
+    _remember(connection, plan)
+    if plan.canary:
+        _remember(connection, plan.canary.plan)
+    account = {
+        "device_asked": list(plan.job_file.job.device),
+        **_account(plan),
+        "transform": _cost(plan.transform) if plan.transform else None,
+    }
+    if plan.canary:
+        account["canary"] = {"model": str(plan.canary.canary), **_account(plan.canary.plan)}
+    scoring.note(connection, run_id, account)
+    return account
+
+
+def _account(plan: Plan) -> dict[str, Any]:
+    model, batches = plan.model.model, plan.batches
+    used = batches.used
+    return {
+        "device": model.obtained.device,
+        "provider": model.provider,
+        "operators": model.obtained.operators,
+        "fallback": model.obtained.fallback,
+        "batch_rows": used.rows if used else None,
+        "threads": used.threads if used else model.threads,
+        "batch": batches.why,
+        "model_seconds": round(batches.seconds, 3),
+    }
+
+
+def _remember(connection: Connection, plan: Plan) -> None:
     model, batches = plan.model.model, plan.batches
     if batches.is_worth_remembering and batches.choice is not None:
         scoring.remember_batch_size(
@@ -46,21 +76,6 @@ def write_down(connection: Connection, run_id: int, plan: Plan) -> dict[str, Any
             threads=batches.choice.threads,
             rows_per_second=batches.choice.rows_per_second or 0.0,
         )
-    used = batches.used
-    account = {
-        "device_asked": list(plan.job_file.job.device),
-        "device": model.obtained.device,
-        "provider": model.provider,
-        "operators": model.obtained.operators,
-        "fallback": model.obtained.fallback,
-        "batch_rows": used.rows if used else None,
-        "threads": used.threads if used else model.threads,
-        "batch": batches.why,
-        "model_seconds": round(batches.seconds, 3),
-        "transform": _cost(plan.transform) if plan.transform else None,
-    }
-    scoring.note(connection, run_id, account)
-    return account
 
 
 def _cost(transform: Transform) -> dict[str, Any]:
@@ -78,4 +93,6 @@ def lines(account: dict[str, Any]) -> list[str]:
         told.append(f"transform {transform['function']} took {cost}")
     if account["fallback"]:
         told.append(f"fell back to {account['device']}: {account['fallback']}")
+    if (canary := account.get("canary")) and canary["fallback"]:
+        told.append(f"canary {canary['model']} fell back to {canary['device']}: {canary['fallback']}")
     return told

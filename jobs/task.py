@@ -189,7 +189,8 @@ class Worker:
         database = self._runtime.database
         sha256 = report.model["sha256"] if report.model else None
         with database.errors("tick"), database.connect(purpose="tick", as_writer=True) as connection:
-            mark = with_files(fingerprint(connection, work.job_file, model_sha256=sha256), files)
+            failed = fingerprint(connection, work.job_file, model_sha256=sha256, canary=report.beside)
+            mark = with_files(failed, files)
             failure = self._failure(work, report, mark)
             is_new = attempts.fail(connection, work.slot, work.task.seen, failure)
         if is_new and failure.rest is None and report.status == "failed":

@@ -31,9 +31,16 @@ class Column:
         return self.type.endswith("[]")
 
 
+# Says of a row whether the run's canary scored it; NULL is no. No column of a job's own can have such a name.
+CANARY = Column("by-canary", "boolean")
+
+
 @dataclass(frozen=True)
 class JobTable:
-    """What a job's predictions look like: its name, mode, key and output columns, and what readers are told."""
+    """What a job's predictions look like: its name, mode, key and output columns, and what readers are told.
+
+    With `has_canary` a share of the rows is another version's, and each row says whose it is.
+    """
 
     name: str
     description: str
@@ -43,11 +50,17 @@ class JobTable:
     late_after: timedelta | None
     key: tuple[Column, ...]
     outputs: tuple[Column, ...]
+    has_canary: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Key columns, then outputs: the order in which rows are written."""
         return self.key + self.outputs
+
+    @property
+    def stored(self) -> tuple[Column, ...]:
+        """What its table has behind the key."""
+        return (*self.outputs, CANARY) if self.has_canary else self.outputs
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain JSON, to be kept with a run."""

@@ -5,8 +5,8 @@
     retire     the version stays, but is neither promoted nor scored with; never one in use
     delete     its bytes go; its row stays, so that its number is not given again and history can be read
 
-A version is needed, and not deleted, while an alias points at it or would roll back to it, and while a run of it
-has predictions: readers see them, may go back to them, or the next run takes them up.
+A version is needed, and not deleted, while an alias points at it or would roll back to it, while it is a canary,
+and while a run of it has predictions: readers see them, may go back to them, or the next run takes them up.
 
 Each change of a name is one transaction under that name's lock, so a promotion and a rollback come one after the
 other, and whoever comes second sees what the first one did.
@@ -168,6 +168,7 @@ def in_use(connection: Connection, version: ModelVersion) -> list[str]:
     at_work = connection.execute(_SQL["runs_at_work"], ids).fetchall()
     return [
         *(f"{version.name}@{alias} points at it" for alias in version.aliases),
+        *(f"it is the canary of {version.name}@{alias}" for alias in version.canary_of),
         *(f"the current predictions of {job} are its" for job in shown),
         *(f"run {run['run_id']} of {run['job']} scores with it" for run in at_work),
     ]
@@ -176,6 +177,7 @@ def in_use(connection: Connection, version: ModelVersion) -> list[str]:
 def needed_by(connection: Connection, version: ModelVersion) -> list[str]:
     """Say what needs a version, a phrase each; nothing means that it may be deleted."""
     reasons = [f"{version.name}@{alias} points at it" for alias in version.aliases]
+    reasons += [f"it is the canary of {version.name}@{alias}" for alias in version.canary_of]
     aliases = {alias for each in versions(connection, version.name) for alias in each.aliases}
     reasons += [
         f"{version.name}@{alias} would roll back to it"

@@ -103,8 +103,10 @@ class Pointers:
 
     async def _read(self, connection: psycopg.AsyncConnection[dict[str, object]]) -> None:
         began = time.monotonic()
-        jobs = await (await connection.execute(_SQL["served_jobs"])).fetchall()
+        # Runs first: a publish between the two may change the job (a new output, its first canary). What a later
+        # job says can be read of an earlier run, but not the other way round.
         runs = await (await connection.execute(_SQL["newest_runs"])).fetchall()
+        jobs = await (await connection.execute(_SQL["served_jobs"])).fetchall()
         newest = {run.job: run for run in (ServedRun(**row) for row in runs)}  # type: ignore[arg-type]  # as selected
         found = {job.name: job for job in map(job_of, jobs)}
         self._on_read({name: Pointer(found[name], run) for name, run in newest.items() if name in found})

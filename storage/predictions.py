@@ -59,7 +59,7 @@ def run_table(run_id: int) -> sql.Identifier:
 
 
 def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
-    """Compare the job with the table its earlier runs left; return the output columns that are new.
+    """Compare the job with the table its earlier runs left; return the columns behind the key that are new.
 
     Raises ColumnsChangedError where a column changed its type or the key changed: published predictions
     cannot be read through such a view.
@@ -67,7 +67,7 @@ def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
     found = columns_of(connection, job.identifier)
     if not found:
         return ()
-    new = tuple(column for column in job.outputs if column.name not in found)
+    new = tuple(column for column in job.stored if column.name not in found)
     known = connection.execute(_SQL["key_of_job"], {"job": job.name}).fetchone()
     if known and known["key"] != [column.name for column in job.key]:
         raise ColumnsChangedError(
@@ -87,7 +87,7 @@ def check_columns(connection: Connection, job: JobTable) -> tuple[Column, ...]:
 
 def create_run_table(connection: Connection, job: JobTable, run_id: int) -> None:
     """Create the hidden table that a run writes into; in the transaction that writes the run down."""
-    columns = _definitions(job.key, job.outputs)
+    columns = _definitions(job.key, job.stored)
     connection.execute(
         compose("create_run_table", run_table=run_table(run_id), columns=columns, run_id=sql.Literal(run_id))
     )
@@ -147,8 +147,9 @@ def show(connection: Connection, job: JobTable) -> None:
     Raises errors.LockNotAvailable where a changed view has a reader; `patiently` tries again.
     """
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(DDL_LOCK_TIMEOUT))
-    connection.execute(_SQL["save_job"], _job_values(job))
-    views.refresh(connection, job)
+    saved = connection.execute(_SQL["save_job"], _job_values(job)).fetchone()
+    assert saved is not None  # noqa: S101  # inserted, or updated
+    views.refresh(connection, job, has_canary=saved["has_canary"])
 
 
 def _attach(
@@ -159,7 +160,7 @@ def _attach(
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(DDL_LOCK_TIMEOUT))
         new = check_columns(connection, job)
         if not columns_of(connection, job.identifier):
-            columns = _definitions(job.key, job.outputs)
+            columns = _definitions(job.key, job.stored)
             connection.execute(compose("create_job_table", table=job.identifier, columns=columns))
         for column in new:
             _add_column(connection, job.identifier, column)
@@ -285,6 +286,7 @@ def _job_values(job: JobTable) -> Row:
     return {
         **values,
         "late_after": job.late_after,
+        "has_canary": job.has_canary,
         "key_columns": Jsonb([{"name": column.name, "kind": column.kind} for column in job.key]),
         "output_columns": Jsonb([{"name": column.name, "type": column.type} for column in job.outputs]),
     }

@@ -62,7 +62,8 @@ def predictions_of(
 ) -> list[tuple[Any, ...]]:
     """Look keys up in a published run or, with None, in what an incremental job shows now.
 
-    A row has the key, the outputs and the run's number, in this order.
+    A row has the key, the outputs, of a job that had a canary the model's version, and the run's number, in this
+    order.
     """
     with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
         return cursor.execute(look_up(job, run_id), key_arrays(job, keys)).fetchall()
@@ -180,13 +181,14 @@ def _key(job: ServedJob) -> sql.Composed:
 
 
 def columns(job: ServedJob, *, as_stored: bool = False) -> sql.Composed:
-    """Name what a row has: the key, the outputs and run_id.
+    """Name what a row has: the key, the outputs, of a job that had a canary its model_version, and run_id.
 
     Vectors are read as double precision unless `as_stored`: of a real the driver makes another number when it
     comes as text (0.1) than when it comes in binary (0.10000000149011612).
     """
     kinds = {} if as_stored else {name: kind for name, kind in job.outputs if kind == "real[]"}
-    names = (*job.key_names, *job.output_names, "run_id")
+    version = ("model_version",) if job.has_canary else ()
+    names = (*job.key_names, *job.output_names, *version, "run_id")
     return sql.SQL(", ").join(
         sql.SQL("{}::float8[] AS {}").format(sql.Identifier("p", name), sql.Identifier(name))
         if name in kinds

@@ -63,6 +63,7 @@ class ModelVersion:
     retired_at: Any = None
     retired_why: str | None = None
     deleted_at: Any = None
+    canary_of: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -239,6 +240,7 @@ def move_alias(
     connection.execute(_SQL["move_alias"], {**ids, "version": version})
     moved = {"from_version": was, "version": version, "kind": kind, "why": why, "by": this_person()}
     connection.execute(_SQL["record_move"], {**ids, **moved})
+    connection.execute(_SQL["end_canary"], {**ids, **moved})
     return True, was
 
 

@@ -97,13 +97,24 @@ class Slot:
 
 @dataclass(frozen=True)
 class Pin:
-    """What a run is pinned to: the model's identity, the definition's digest and the provider that scores."""
+    """What a run is pinned to: the model's identity, the definition's digest and the provider that scores.
+
+    `canary_…` are the version of the same model that scores a share of the keys, and that share (0 to 1).
+    """
 
     model_name: str
     model_version: int | None
     model_sha256: str
     definition_sha256: str
     provider: str
+    canary_version: int | None = None
+    canary_sha256: str | None = None
+    canary_share: float | None = None
+
+    def is_of(self, run: Row) -> bool:
+        """Tell whether a row of the ledger is of a run that would make the same of the same rows."""
+        decisive = ("model_sha256", "definition_sha256", "canary_sha256", "canary_share")
+        return all(run[name] == getattr(self, name) for name in decisive)
 
 
 @dataclass(frozen=True)
@@ -266,16 +277,21 @@ def add_chunk(
     *,
     rows_sha256: str | None = None,
     last_key: dict[str, Any] | None = None,
+    canary: ChunkCounts | None = None,
 ) -> None:
     """Write a chunk's ledger entry and its quarantined rows: (key, reason, features) each.
 
-    Call it inside the transaction that writes the chunk's rows. Without the digest of its rows and its last key
-    a chunk cannot be told done by a later runner.
+    `canary` are those of `counts` that are the canary's. Call it inside the transaction that writes the chunk's
+    rows. Without the digest of its rows and its last key a chunk cannot be told done by a later runner.
     """
     values = {"run_id": run_id, "chunk": chunk}
     rows = {"rows_read": counts.read, "rows_scored": counts.scored, "rows_quarantined": counts.quarantined}
     checked = {"rows_sha256": rows_sha256, "last_key": None if last_key is None else Jsonb(last_key)}
-    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked})
+    share = {
+        "canary_scored": canary.scored if canary else None,
+        "canary_quarantined": canary.quarantined if canary else None,
+    }
+    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked, **share})
     if quarantined:
         with connection.cursor() as cursor:
             cursor.executemany(

@@ -142,6 +142,21 @@ model_events = Table(
     comment="What else became of models: gates held, releases, retirements, deletions",
 )
 
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    _required("version", Integer),
+    _required("share", Double),
+    _now("started_at"),
+    Column("started_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    ForeignKeyConstraint(
+        ["name", "version"], ["batchpred.model_versions.name", "batchpred.model_versions.version"]
+    ),
+    comment="Versions that score a share of the keys beside the one an alias points at, as they stand now",
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -160,6 +175,13 @@ jobs = Table(
         _TIME,
         comment="When a key of the job was last forgotten: what readers remember from before is not answered "
         "any more",
+    ),
+    Column(
+        "has_canary",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether a run with a canary was ever published: then each prediction says its own version",
     ),
     comment="The jobs that have run here, as their latest run declared them",
 )
@@ -218,6 +240,15 @@ runs = Table(
         ForeignKey("batchpred.runs.run_id"),
         comment="The run whose rows this one scored with another model; readers never see it",
     ),
+    Column(
+        "canary_version",
+        Integer,
+        comment="The version of the same model that scored a share of the keys; NULL where one version scored all",
+    ),
+    Column("canary_sha256", Text),
+    Column("canary_share", Double),
+    Column("canary_scored", BigInteger, comment="Of rows_scored, those that it scored"),
+    Column("canary_quarantined", BigInteger),
     Index("runs_job_interval", "job", "interval_start"),
     Index("runs_shadow_of", "shadow_of", postgresql_where=text("shadow_of IS NOT NULL")),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
@@ -265,6 +296,8 @@ chunks = Table(
         "the same",
     ),
     Column("last_key", JSONB, comment="Key of the last row read: chunks are cut in the order of the key"),
+    Column("canary_scored", BigInteger),
+    Column("canary_quarantined", BigInteger),
     comment="The chunks of a run whose rows are committed: written in the rows' own transaction",
 )
 

@@ -31,7 +31,10 @@ class RunGoneError(StorageError):
 
 @dataclass(frozen=True)
 class ServedJob:
-    """A job whose predictions can be read: its key columns in order, each (name, kind), and its outputs."""
+    """A job whose predictions can be read: its key columns in order, each (name, kind), and its outputs.
+
+    With `has_canary` there are runs of it that two versions scored, and each row tells its own.
+    """
 
     name: str
     description: str
@@ -41,6 +44,7 @@ class ServedJob:
     key: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
     late_after: timedelta | None
+    has_canary: bool = False
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -76,6 +80,9 @@ class ServedRun:
     published_at: datetime | None
     late_at: datetime | None
     forgotten_at: datetime | None = None
+    canary_version: int | None = None
+    canary_sha256: str | None = None
+    canary_share: float | None = None
 
 
 def find_job(connection: Connection, name: str) -> ServedJob | None:

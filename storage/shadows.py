@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from storage.arrow_copy import copy_in
+from storage.job_table import CANARY
 from storage.predictions import drop_run_table, run_table
 from storage.queries import load
 
@@ -61,12 +62,19 @@ def find_pair(
 
 
 class Pair:
-    """A run and its shadow, read key by key: only keys that both have are compared."""
+    """A run and its shadow, read key by key: only keys that both models have scored are compared."""
 
-    def __init__(self, connection: Connection, key: Sequence[str], champion: int, shadow: int) -> None:
+    def __init__(
+        self, connection: Connection, key: Sequence[str], champion: int, shadow: int, *, has_canary: bool
+    ) -> None:
         self._connection = connection
-        self._parts = {
-            "champion": run_table(champion),
+        table: sql.Composable = run_table(champion)
+        if has_canary:  # what that has scored is not the champion's
+            table = sql.SQL("(SELECT * FROM {} WHERE {} IS NOT TRUE)").format(
+                table, sql.Identifier(CANARY.name)
+            )
+        self._parts: dict[str, sql.Composable] = {
+            "champion": table,
             "shadow": run_table(shadow),
             "key": sql.SQL(", ").join(map(sql.Identifier, key)),
         }

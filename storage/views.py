@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from storage.job_table import Column, JobTable, compose
+from storage.job_table import CANARY, Column, JobTable, compose
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ _PROVENANCE = {
     "run_id": ("r.run_id", "Run that made this prediction: predictions._runs has its model digest and query"),
 }
 RESERVED_COLUMNS = frozenset(_PROVENANCE)
+# The same where a share of some run's rows is another version's.
+_VERSION = sql.SQL("CASE WHEN {} THEN r.canary_version ELSE r.model_version END::bigint").format(
+    sql.Identifier("p", CANARY.name)
+)
 
 _CURRENT = {
     "snapshot": "current: the newest published interval",
@@ -47,8 +51,10 @@ class _View:
     columns: tuple[Column, ...]
 
 
-def refresh(connection: Connection, job: JobTable) -> None:
+def refresh(connection: Connection, job: JobTable, *, has_canary: bool) -> None:
     """Create the job's views, or replace them where their text changed; call it inside a transaction.
+
+    With `has_canary` the job's table has the column that says which rows are a canary's.
 
     Replacing a view waits for its readers and they for it, so a run that changes nothing must not do it: the
     digest of the statements, kept with the job, tells.
@@ -61,7 +67,7 @@ def refresh(connection: Connection, job: JobTable) -> None:
     if len(plain) < len(job.columns):
         what = "with vectors, every published interval"
         made.append(_View(f"{job.name}_vectors", "history_view", what, job.columns))
-    statements = [each for view in made for each in _statements(connection, job, view)]
+    statements = [each for view in made for each in _statements(connection, job, view, has_canary=has_canary)]
     digest = hashlib.sha256("".join(each.as_string(connection) for each in statements).encode()).hexdigest()
     names = {
         name: sql.Identifier("predictions", view).as_string(connection)
@@ -72,7 +78,9 @@ def refresh(connection: Connection, job: JobTable) -> None:
             connection.execute(statement)
 
 
-def _statements(connection: Connection, job: JobTable, made: _View) -> list[sql.Composed]:
+def _statements(
+    connection: Connection, job: JobTable, made: _View, *, has_canary: bool
+) -> list[sql.Composed]:
     view = sql.Identifier("predictions", made.name)
     wanted = [column.name for column in made.columns] + list(_PROVENANCE)
     # A view that exists keeps its columns where they are; what is new goes behind them. Outputs of earlier
@@ -85,7 +93,7 @@ def _statements(connection: Connection, job: JobTable, made: _View) -> list[sql.
         "table": job.identifier,
         "job": sql.Literal(job.name),
         "key": sql.SQL(", ").join(sql.Identifier("p", column.name) for column in job.key),
-        "columns": sql.SQL(", ").join(_expression(column) for column in names),
+        "columns": sql.SQL(", ").join(_expression(column, has_canary=has_canary) for column in names),
     }
     comments = {column.name: column.comment for column in made.columns}
     comments |= {column: comment for column, (_, comment) in _PROVENANCE.items()}
@@ -107,7 +115,9 @@ def _statements(connection: Connection, job: JobTable, made: _View) -> list[sql.
     ]
 
 
-def _expression(column: str) -> sql.Composable:
+def _expression(column: str, *, has_canary: bool) -> sql.Composable:
     if column not in _PROVENANCE:
         return sql.Identifier("p", column)
-    return sql.SQL("{} AS {}").format(sql.SQL(_PROVENANCE[column][0]), sql.Identifier(column))
+    is_of_row = has_canary and column == "model_version"
+    told = _VERSION if is_of_row else sql.SQL(_PROVENANCE[column][0])
+    return sql.SQL("{} AS {}").format(told, sql.Identifier(column))

@@ -33,7 +33,7 @@ SELECT run_id, job, as_of_date, status,
        EXISTS (SELECT FROM batchpred.published WHERE published.run_id = runs.run_id) AS is_read
   FROM batchpred.runs
  WHERE model_name = %(name)s
-   AND model_version = %(version)s
+   AND %(version)s IN (model_version, canary_version)
    AND shadow_of IS NULL
    AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL
  ORDER BY is_read DESC, run_id DESC
@@ -88,11 +88,11 @@ SELECT profile FROM batchpred.model_versions WHERE name = %(name)s AND version =
 -- name: jobs_that_show
 -- Jobs whose newest published interval was made by a version.
 SELECT job
-  FROM (SELECT DISTINCT ON (p.job) p.job, r.model_name, r.model_version
+  FROM (SELECT DISTINCT ON (p.job) p.job, r.model_name, r.model_version, r.canary_version
           FROM batchpred.published AS p
           JOIN batchpred.runs AS r USING (run_id)
          ORDER BY p.job, p.interval_start DESC) AS newest
- WHERE model_name = %(name)s AND model_version = %(version)s
+ WHERE model_name = %(name)s AND %(version)s IN (model_version, canary_version)
  ORDER BY job;
 
 -- name: runs_at_work
@@ -101,7 +101,7 @@ SELECT runs.run_id, runs.job
   FROM batchpred.runs
   JOIN batchpred.claims USING (job, interval_start, fence)
  WHERE runs.model_name = %(name)s
-   AND runs.model_version = %(version)s
+   AND %(version)s IN (runs.model_version, runs.canary_version)
    AND runs.status = 'running'
    AND claims.lease_until >= clock_timestamp()
  ORDER BY runs.run_id;

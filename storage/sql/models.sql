@@ -45,6 +45,17 @@ INSERT INTO batchpred.model_aliases (name, alias, version)
 VALUES (%(name)s, %(alias)s, %(version)s)
 ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version;
 
+-- name: end_canary
+-- A canary is beside what an alias points at: where the alias moves, it ends, and that is on record.
+WITH ended AS (
+    DELETE FROM batchpred.canaries WHERE name = %(name)s AND alias = %(alias)s RETURNING version)
+INSERT INTO batchpred.model_events (name, version, kind, details, done_by)
+SELECT %(name)s, version, 'canary ended',
+       jsonb_build_object('alias', %(alias)s::text,
+                          'why', concat(%(name)s::text, '@', %(alias)s::text, ' points at ', %(name)s::text, '/', %(version)s::int)),
+       concat(session_user, ' (' || %(by)s || ')')
+  FROM ended;
+
 -- name: record_move
 INSERT INTO batchpred.model_alias_moves (name, alias, from_version, to_version, kind, why, moved_by)
 VALUES (%(name)s, %(alias)s, %(from_version)s, %(version)s, %(kind)s, %(why)s,
@@ -58,7 +69,10 @@ SELECT v.name, v.version, v.sha256, f.size, v.signature, v.opset, v.notes, v.sou
        ARRAY(SELECT a.alias
                FROM batchpred.model_aliases AS a
               WHERE a.name = v.name AND a.version = v.version
-              ORDER BY a.alias) AS aliases
+              ORDER BY a.alias) AS aliases,
+       coalesce((SELECT jsonb_object_agg(c.alias, c.share)
+                   FROM batchpred.canaries AS c
+                  WHERE c.name = v.name AND c.version = v.version), '{}') AS canary_of
   FROM batchpred.model_versions AS v
   JOIN batchpred.model_files AS f USING (sha256)
  WHERE %(name)s::text IS NULL OR v.name = %(name)s

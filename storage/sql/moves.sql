@@ -10,7 +10,8 @@ SELECT name FROM batchpred.jobs ORDER BY name;
 -- name: list_runs
 -- The newest runs, of one job, one interval or all.
 SELECT runs.run_id, runs.job, runs.as_of_date, runs.interval_start, runs.status, runs.model_name,
-       runs.model_version, runs.rows_scored, runs.rows_quarantined, runs.started_at, runs.error, runs.shadow_of
+       runs.model_version, runs.rows_scored, runs.rows_quarantined, runs.started_at, runs.error, runs.shadow_of,
+       runs.canary_version, runs.canary_share
   FROM batchpred.runs
  WHERE (%(job)s::text IS NULL OR runs.job = %(job)s)
    AND (%(interval_start)s::timestamptz IS NULL OR runs.interval_start = %(interval_start)s)

@@ -5,10 +5,11 @@
 SELECT pg_advisory_xact_lock(hashtextextended('batchpred tables of ' || %(job)s, 0));
 
 -- name: save_job
--- Write down the job as this run declares it.
-INSERT INTO batchpred.jobs (name, description, mode, interval_unit, timezone, late_after, key_columns, output_columns)
+-- Write down the job as this run declares it. Once a run of it had a canary there are rows that say so.
+INSERT INTO batchpred.jobs AS known (name, description, mode, interval_unit, timezone, late_after, key_columns,
+                                     output_columns, has_canary)
 VALUES (%(name)s, %(description)s, %(mode)s, %(interval_unit)s, %(timezone)s, %(late_after)s, %(key_columns)s,
-        %(output_columns)s)
+        %(output_columns)s, %(has_canary)s)
 ON CONFLICT (name) DO UPDATE
    SET description = excluded.description,
        mode = excluded.mode,
@@ -17,7 +18,9 @@ ON CONFLICT (name) DO UPDATE
        late_after = excluded.late_after,
        key_columns = excluded.key_columns,
        output_columns = excluded.output_columns,
-       updated_at = now();
+       has_canary = known.has_canary OR excluded.has_canary,
+       updated_at = now()
+RETURNING has_canary;
 
 -- name: key_of_job
 -- The key columns that the job's published predictions have, in order.

@@ -2,12 +2,12 @@
 
 -- name: served_job
 -- What is needed to look a key of this job up; no row where no such job has run here.
-SELECT job, description, mode, timezone, interval_unit, key_columns, output_columns, late_after
+SELECT job, description, mode, timezone, interval_unit, key_columns, output_columns, late_after, has_canary
   FROM batchpred.served
  WHERE job = %(job)s;
 
 -- name: served_jobs
-SELECT job, description, mode, timezone, interval_unit, key_columns, output_columns, late_after
+SELECT job, description, mode, timezone, interval_unit, key_columns, output_columns, late_after, has_canary
   FROM batchpred.served
  ORDER BY job;
 

@@ -70,10 +70,11 @@ ON CONFLICT DO NOTHING;
 -- name: start_run
 -- Write down that a run begins, with the model it is pinned to.
 INSERT INTO batchpred.runs (job, interval_start, interval_end, as_of_date, fence, model_name, model_version,
-                            model_sha256, definition_sha256, provider, runner, job_table, is_backfill, shadow_of)
+                            model_sha256, definition_sha256, provider, runner, job_table, is_backfill, shadow_of,
+                            canary_version, canary_sha256, canary_share)
 VALUES (%(job)s, %(interval_start)s, %(interval_end)s, %(as_of_date)s, %(fence)s, %(model_name)s,
         %(model_version)s, %(model_sha256)s, %(definition_sha256)s, %(provider)s, %(runner)s,
-        %(job_table)s, %(is_backfill)s, %(shadow_of)s)
+        %(job_table)s, %(is_backfill)s, %(shadow_of)s, %(canary_version)s, %(canary_sha256)s, %(canary_share)s)
 RETURNING run_id;
 
 -- name: published_run
@@ -94,8 +95,10 @@ SELECT runs.*
 
 -- name: add_chunk
 -- Write down a chunk, in the transaction that writes its rows.
-INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key)
-VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s, %(rows_sha256)s, %(last_key)s);
+INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key,
+                              canary_scored, canary_quarantined)
+VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s, %(rows_sha256)s, %(last_key)s,
+        %(canary_scored)s, %(canary_quarantined)s);
 
 -- name: add_quarantined
 -- Set a row aside, in the transaction that writes its chunk.
@@ -117,10 +120,14 @@ UPDATE batchpred.runs
        rows_scored = done.rows_scored,
        rows_quarantined = done.rows_quarantined,
        chunks = done.chunks,
+       canary_scored = done.canary_scored,
+       canary_quarantined = done.canary_quarantined,
        scored_at = now()
   FROM (SELECT coalesce(sum(rows_read), 0) AS rows_read,
                coalesce(sum(rows_scored), 0) AS rows_scored,
                coalesce(sum(rows_quarantined), 0) AS rows_quarantined,
+               sum(canary_scored) AS canary_scored,
+               sum(canary_quarantined) AS canary_quarantined,
                count(*) AS chunks
           FROM batchpred.chunks
          WHERE run_id = %(run_id)s) AS done

@@ -11,7 +11,7 @@ RETURNING run_id, model_name, model_version;
 -- The newest complete shadow among those asked for, with the run beside it; both tables still there.
 SELECT champion.run_id, champion.job, champion.interval_start, champion.interval_end, champion.as_of_date,
        champion.model_name, champion.model_version, champion.model_sha256, champion.rows_read,
-       champion.rows_scored, champion.job_table, champion.scoring,
+       champion.rows_scored - coalesce(champion.canary_scored, 0) AS rows_scored, champion.job_table, champion.scoring,
        shadow.run_id AS shadow_id, shadow.model_name AS shadow_name, shadow.model_version AS shadow_version,
        shadow.model_sha256 AS shadow_sha256, shadow.rows_scored AS shadow_scored,
        shadow.job_table AS shadow_table, shadow.scoring AS shadow_scoring

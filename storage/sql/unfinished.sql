@@ -17,6 +17,9 @@ SELECT run_id,
    AND model_sha256 = %(model_sha256)s
    AND definition_sha256 = %(definition_sha256)s
    AND provider = %(provider)s
+   AND canary_version IS NOT DISTINCT FROM %(canary_version)s
+   AND canary_sha256 IS NOT DISTINCT FROM %(canary_sha256)s
+   AND canary_share IS NOT DISTINCT FROM %(canary_share)s
    AND job_table -> 'key' = %(job_table)s -> 'key'
    AND job_table -> 'outputs' = %(job_table)s -> 'outputs'
    AND to_regclass('batchpred_data._run_' || run_id) IS NOT NULL

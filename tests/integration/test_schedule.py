@@ -12,7 +12,7 @@ import jobs.rows
 import jobs.run
 from jobs.onnx_file import prepare
 from jobs.stopping import Stop
-from storage import model_life, moves, registry, run_log, runs
+from storage import canaries, model_life, moves, registry, run_log, runs
 from storage.sources import SourceError
 from tests.chaos.world import model
 from tests.integration.scheduled import at
@@ -148,6 +148,24 @@ def test_a_release_that_is_taken_back_runs_again_with_the_version_before(house):
     expected = [("tips", "2026-01-06", "blocked"), ("tips", "2026-01-06", "published")]
     assert expected == house.tick("2026-01-07T02:00Z")
     assert [] == house.tick()
+
+
+def test_an_interval_blocked_with_a_canary_runs_again_without(house):
+    """Where the first run with a canary is blocked the same tick scores the interval with the champion alone."""
+    fault = "SELECT run_id FROM batchpred.runs WHERE status = 'running' AND canary_version = 2"
+    house.job(more=f'checks: {{sql: {{fault: "{fault}"}}}}')
+    house.tick("2026-01-06T09:00Z")
+    prepared = prepare(model(doc="a later one"))
+    with house.database.connect(purpose="test", as_writer=True) as connection:
+        version, _ = registry.push(
+            connection, "chaos", prepared.data, described=prepared.described, source="x"
+        )
+        canaries.begin(connection, version, "champion", 0.5)
+    expected = [("tips", "2026-01-06", "blocked"), ("tips", "2026-01-06", "published")]
+    assert expected == house.tick("2026-01-07T02:00Z")
+    assert [] == house.tick()
+    runs = house.do("SELECT status, canary_version FROM batchpred.runs ORDER BY run_id DESC LIMIT 2")
+    assert [("published", None), ("blocked", 2)] == [tuple(row.values()) for row in runs]
 
 
 def test_a_file_that_comes_late_is_scored_when_it_is_there(house):

@@ -59,7 +59,10 @@ def list_runs(
 
 @app.command()
 def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Show one run: rows, model, reasons in quarantine, and every move of the pointer to it or from it."""
+    """Show one run: rows, model, drift, reasons in quarantine, and every move of the pointer to it or from it.
+
+    Of drift the columns that moved most; --json has all of them.
+    """
     from storage import moves
 
     database = Settings.read().database()
@@ -68,13 +71,16 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
     if as_json:
         console.print_json(run)
         return
-    lists = ("definition", "job_table", "quarantine", "moves", "scoring")
+    lists = ("definition", "job_table", "quarantine", "moves", "scoring", "drift")
     console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
     if run["scoring"]:
         console.out.print()
         facts = {name: run["scoring"].get(name) for name in _SCORING}
         facts = {name: value for name, value in facts.items() if value not in (None, {})}
         console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
+    if run["drift"]:
+        console.out.print()
+        console.print_table(_drifted(run["drift"]), title=_drift_title(run["drift"]))
     for name in ("quarantine", "moves"):
         if run[name]:
             console.out.print()
@@ -246,6 +252,38 @@ def _listed(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {each}" for name, each in value.items())
     return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+# Columns of a run that are shown where none is beyond a limit.
+_DRIFTED = 5
+
+
+def _drift_title(found: dict[str, Any]) -> str:
+    limits = f"warn {found['warn']:g}, alert {found['alert']:g}"
+    return (
+        f"drift {found['level']}, against {found['reference']}'s {found['reference_rows']:,} rows; {limits}"
+    )
+
+
+def _drifted(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The columns beyond a limit, and at least the few that moved most, with their figures."""
+    beyond = sum(each["level"] in ("warn", "alert") for each in found["columns"])
+    return [
+        {
+            "column": each["column"],
+            "of": each["of"],
+            "level": each["level"],
+            found["metric"]: each["psi"],
+            "by chance": each["by_chance"],
+            "null": each["null_share"],
+            "null before": each["reference_null_share"],
+            "gained most": each["gained_most"],
+            "share": each["share"],
+            "share before": each["reference_share"],
+            "new values": ", ".join(f"{value!r} {times}" for value, times in each["new_values"].items()),
+        }
+        for each in found["columns"][: max(beyond, _DRIFTED)]
+    ]
 
 
 def _line(run: Row) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs import summary
+from jobs import drift, summary
 
 if TYPE_CHECKING:
     from storage.attempts import Cause
@@ -35,6 +35,7 @@ class RunReport:
     warnings: list[str] = field(default_factory=list)
     scoring: dict[str, Any] | None = None
     shadow: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -65,6 +66,8 @@ class RunReport:
     def notes(self) -> list[str]:
         """How it was scored, in lines for a person."""
         lines = summary.lines(self.scoring) if self.scoring else []
+        if self.drift:
+            lines.append(drift.line(self.drift))
         if self.shadow and self.shadow["status"] == "complete":
             rows = self.shadow["rows"]["scored"]
             lines.append(

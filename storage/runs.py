@@ -266,16 +266,18 @@ def add_chunk(
     *,
     rows_sha256: str | None = None,
     last_key: dict[str, Any] | None = None,
+    drift_counts: dict[str, Any] | None = None,
 ) -> None:
     """Write a chunk's ledger entry and its quarantined rows: (key, reason, features) each.
 
     Call it inside the transaction that writes the chunk's rows. Without the digest of its rows and its last key
-    a chunk cannot be told done by a later runner.
+    a chunk cannot be told done by a later runner. `drift_counts` is what jobs/drift_counts.py counted.
     """
     values = {"run_id": run_id, "chunk": chunk}
     rows = {"rows_read": counts.read, "rows_scored": counts.scored, "rows_quarantined": counts.quarantined}
     checked = {"rows_sha256": rows_sha256, "last_key": None if last_key is None else Jsonb(last_key)}
-    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked})
+    drift = {"drift_counts": None if drift_counts is None else Jsonb(drift_counts)}
+    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked, **drift})
     if quarantined:
         with connection.cursor() as cursor:
             cursor.executemany(

@@ -218,6 +218,12 @@ runs = Table(
         ForeignKey("batchpred.runs.run_id"),
         comment="The run whose rows this one scored with another model; readers never see it",
     ),
+    Column(
+        "drift",
+        JSONB,
+        comment="How far features and scores lie from the reference of the model version: "
+        "the level, and every column",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
     Index("runs_shadow_of", "shadow_of", postgresql_where=text("shadow_of IS NOT NULL")),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
@@ -265,6 +271,7 @@ chunks = Table(
         "the same",
     ),
     Column("last_key", JSONB, comment="Key of the last row read: chunks are cut in the order of the key"),
+    Column("drift_counts", JSONB, comment="How many of its rows fall into each bin of which reference"),
     comment="The chunks of a run whose rows are committed: written in the rows' own transaction",
 )
 

@@ -127,12 +127,15 @@ def _column(reference: Reference, bins: Bins, total: Counts, asked: Drift) -> di
     level = "unjudged"
     if rows >= MIN_ROWS:
         parts = psi_parts(counts, _expected(bins, reference.rows), reference.rows)
-        psi, most = float(parts.sum()), int(np.argmax(counts / rows - bins.shares))
+        psi, gained = float(parts.sum()), counts / rows - bins.shares
         chance = by_chance(rows, reference.rows, int(np.count_nonzero(parts)), len(reference.bins))
         is_beyond = [name for name in ("warn", "alert") if psi > max(getattr(asked, name), chance)]
         level = is_beyond[-1] if is_beyond else "none"
-        found = {"psi": psi, "by_chance": chance, "gained_most": _said_of(bins, most)}
-        found |= {"share": float(counts[most] / rows), "reference_share": bins.shares[most]}
+        found |= {"psi": psi, "by_chance": chance}
+        if psi > 0:
+            most = int(np.argmax(gained))
+            found |= {"gained_most": _said_of(bins, most), "share": float(counts[most] / rows)}
+            found["reference_share"] = bins.shares[most]
     new = sorted(total["new"].get((bins.of, bins.column), {}).items(), key=lambda each: (-each[1], each[0]))
     return {
         "column": bins.column,
@@ -184,7 +187,8 @@ def _said_of(bins: Bins, place: int) -> str:
     if place == 0:
         return "NULL"
     if bins.edges is None:
-        return repr(bins.values[place - 1]) if place <= len(bins.values) else "other values"
+        known = [repr(value) if bins.is_named else "a value of it" for value in bins.values]
+        return [*known, "other values"][place - 1]
     if not bins.edges:
         return "not NULL"
     edges = _told(bins.edges)
@@ -199,7 +203,7 @@ def _said_of(bins: Bins, place: int) -> str:
 def _told(edges: Sequence[float]) -> list[str]:
     """The deciles that the edges lie a little beside (jobs/profile.py); of a value with a bin of its own twice."""
     spread = edges[-1] - edges[0]
-    digits = [4 - math.floor(math.log10(max(abs(edge), spread, 1e-20))) for edge in edges]
+    digits = [4 - math.floor(math.log10(min(max(abs(edge), spread, 1e-20), 1e300))) for edge in edges]
     return [f"{round(edge, places) + 0.0:.5g}" for edge, places in zip(edges, digits, strict=True)]
 
 

@@ -44,7 +44,7 @@ class Bins:
     """Where the values of one column fall, NULL first, and the share of the reference's rows that fell there.
 
     Of a number `edges` part the bins; of a text `values` have one each, and all others share the last. `dtype` is
-    what numbers are compared in. With `names_new` the values that the reference has not are named.
+    what numbers are compared in. Texts are named to people with `is_named` alone.
     """
 
     column: str
@@ -53,7 +53,12 @@ class Bins:
     dtype: str = "float64"
     edges: tuple[float, ...] | None = None
     values: tuple[str, ...] = ()
-    names_new: bool = False
+    is_named: bool = True
+
+    @property
+    def names_new(self) -> bool:
+        """Whether a value in the last bin is one that the reference has not, and may be named."""
+        return self.is_named and bool(self.values) and not self.shares[-1]
 
     def count(self, column: pa.Array | pa.ChunkedArray) -> list[int]:
         """How many of N values fall into each bin."""
@@ -127,7 +132,7 @@ class Reference:
     ) -> Reference | None:
         """Match a profile with what the model is given and what is kept of its outputs; None where nothing does.
 
-        New values of a column of the key are not named: a key that is forgotten must not stand in a record.
+        Texts of a column of the key are not named: a key that is forgotten must not stand in a record.
         Whole vectors are left out.
         """
         bins: list[Bins | None] = []
@@ -208,7 +213,7 @@ def _bins(
     }
     other = said["other"] + sum(share for value, share in said["values"].items() if value not in kept)
     shares = (nulls, *(there * share for share in kept.values()), there * other)
-    return Bins(column, of, shares, values=tuple(kept), names_new=names and not other)
+    return Bins(column, of, shares, values=tuple(kept), is_named=names)
 
 
 def _plain(array: pa.Array, is_text: bool) -> pa.Array:  # noqa: FBT001  # which of two, not an option

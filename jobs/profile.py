@@ -87,8 +87,11 @@ def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
 def _edges(deciles: NDArray[np.float64]) -> NDArray[np.float64]:
     """The deciles, each once and a little below; also a little above those that are there several times."""
     values, times = np.unique(deciles, return_counts=True)
-    width = np.maximum(_WIDTH * np.maximum(np.abs(values), deciles[-1] - deciles[0]), _LEAST_WIDTH)
-    return np.unique(np.concatenate([values - width, (values + width)[times > 1]]))
+    with np.errstate(over="ignore"):
+        width = np.maximum(_WIDTH * np.maximum(np.abs(values), deciles[-1] - deciles[0]), _LEAST_WIDTH)
+        edges: NDArray[np.float64] = np.unique(np.concatenate([values - width, (values + width)[times > 1]]))
+    finite: NDArray[np.float64] = edges[np.isfinite(edges)]
+    return finite
 
 
 def _text(array: pa.Array) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def test_texts():
     assert {"c\ufffd" + "c" * 58: 500} == found["new_values"]
     assert "cc" not in failed(whole, Drift(on_alert="block"))[0]
     assert {} == judged(reference(was, "string", key=["v"]), new)[0]["new_values"]
+    found = judged(reference(was, "string", key=["v"]), pa.array(["b"] * 500))[0]
+    assert "a value of it" == found["gained_most"]
 
 
 def test_what_a_small_reference_never_saw():

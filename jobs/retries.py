@@ -60,9 +60,10 @@ def rest_after(failures: int, backoff: timedelta, chance: random.Random) -> time
 def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str | None = None) -> str:
     """Return a digest of what a lasting failure depends on: the job file, its query, its transform and the model.
 
-    `model_sha256` is that of the registry's version that failed, where a run came so far: its alias may have been
-    moved since, and what that names now has not failed. A model from elsewhere counts by what the job's newest run
-    took, so that no look at the clock asks another server.
+    Where the job asks for a signature or a reference profile, those too. `model_sha256` is that of the registry's
+    version that failed, where a run came so far: its alias may have been moved since, and what that names now has
+    not failed. A model from elsewhere counts by what the job's newest run took, so that no look at the clock asks
+    another server.
     """
     job = job_file.job
     digest = hashlib.sha256(f"{job.model_dump_json()}\n{job_file.query}\n".encode())
@@ -74,6 +75,8 @@ def fingerprint(connection: Connection, job_file: JobFile, *, model_sha256: str 
         digest.update(_bytes_of(gates))
         digest.update(_keys_now(gates))
         digest.update(_signature_now(connection, job_file))
+    if job.drift is not None:  # its version may get a reference profile, or another one
+        digest.update(_profile_now(connection, job_file))
     if job.model.startswith("file:"):
         digest.update(_bytes_of(job_file.path.parent / job.model.removeprefix("file:")))
     elif is_remote(job.model):
@@ -138,6 +141,14 @@ def _signature_now(connection: Connection, job_file: JobFile) -> bytes:
             model_life.signature_of(connection, registry.resolve(connection, registry.ModelRef.parse(ref)))
             or b""
         )
+    except BatchpredError:
+        return b""
+
+
+def _profile_now(connection: Connection, job_file: JobFile) -> bytes:
+    try:
+        version = registry.resolve(connection, registry.ModelRef.parse(job_file.job.model))
+        return json.dumps(model_life.profile(connection, version), sort_keys=True).encode()
     except BatchpredError:
         return b""
 

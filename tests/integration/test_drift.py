@@ -6,7 +6,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import jobs.rows
+from jobs.jobfile import load_job
 from jobs.profile import make_profile
+from jobs.retries import fingerprint
+from storage import predictions
 from tests.integration.drifting import JOB, Drifting, reference, rows, scorer
 from tests.unit.onnx_models import graph
 
@@ -80,11 +83,18 @@ def test_only_the_scores_have_drifted(project):
     assert {"score": "alert"} == {name: level for name, level in level_of(report).items() if level != "none"}
 
 
-def test_blocked_by_drift_is_blocked(project):
-    """Readers keep what they have, the table stays, and a person may publish it all the same."""
+def test_blocked_by_drift_is_blocked(project, database, receiver):
+    """Readers keep what they have, who is to be told is told once, and a person may publish it all the same."""
+    project.job(JOB + f"notify: [{{webhook: '{receiver.url}/', secret: 0123456789abcdef}}]\n")
     first = project.run(project.fill())[1]["run_id"]
-    code, report = project.run(project.fill(flat=np.full(1_000, 6.0)))
+    day = project.fill(flat=np.full(1_000, 6.0))
+    assert 3 == project.run(day)[0]
+    code, report = project.run(day)
     assert 3 == code
+    with database.connect(purpose="test") as connection:
+        told = connection.execute("SELECT kind, message FROM batchpred.events").fetchall()
+    assert ["blocked"] == [each["kind"] for each in told]
+    assert "flat (psi" in told[0]["message"]["error"]
     shown = project.command("runs", "show", report["run_id"])[1]
     assert f"batchpred runs publish {report['run_id']} --override" in shown
     assert "flat" in shown
@@ -92,6 +102,9 @@ def test_blocked_by_drift_is_blocked(project):
     assert first == project.command("get", "churn", 7, "--json")[1]["run_id"]
     assert 0 == project.command("runs", "publish", report["run_id"], "--override", "a new price list")[0]
     assert report["run_id"] == project.command("get", "churn", 7, "--json")[1]["run_id"]
+    with database.connect(purpose="test") as connection:
+        kinds = connection.execute("SELECT kind FROM batchpred.events ORDER BY event_id").fetchall()
+    assert ["blocked", "recovered"] == [each["kind"] for each in kinds]
 
 
 def test_warnings(project):
@@ -138,6 +151,12 @@ def test_a_run_taken_up_again_comes_to_the_same(project, monkeypatch):
     assert 2 == again["chunks_resumed"]
     anew = project.run(day, "--force")[1]
     assert (0, again["drift"]) == (anew["chunks_resumed"], anew["drift"])
+    attach = predictions.attach
+    monkeypatch.setattr(predictions, "attach", lambda *_: 1 / 0)  # all is scored, and nothing published
+    assert 1 == project.run(day, "--force")[0]
+    monkeypatch.setattr(predictions, "attach", attach)
+    whole = project.run(day, "--force")[1]
+    assert (4, again["drift"]) == (whole["chunks_resumed"], whole["drift"])
     # Chunks that were done before anybody asked for drift are not counted: they are scored anew.
     monkeypatch.setattr(jobs.rows, "write_chunk", stop_at_the_third)
     done.clear()
@@ -162,7 +181,7 @@ def test_a_release_is_taken_back_by_drift(project):
     assert (0, 1) == (code, report["model"]["version"])
 
 
-def test_a_version_without_a_reference(bare):
+def test_a_version_without_a_reference(bare, database):
     """It is not judged where drift warns and refused where it blocks, until a profile is made of a job's rows."""
     bare.push(scorer(), alias="champion")
     before, day = bare.fill(), bare.fill()
@@ -176,7 +195,12 @@ def test_a_version_without_a_reference(bare):
     assert (0, None) == (code, report["drift"])
     assert "churn/1 has no reference profile, so it is not judged" in report["warnings"][0]
     bare.job()
+    job_file = load_job(bare.folder / "churn.job.yaml", {})
+    with database.connect(purpose="test") as connection:
+        failed_with = fingerprint(connection, job_file)
     made = bare.command("models", "profile", "churn/1", "--job", "churn", "--date", before, "--json")[1]
+    with database.connect(purpose="test") as connection:  # a schedule tries again
+        assert failed_with != fingerprint(connection, job_file)
     assert (1_000, {"probability", "label"}) == (made["profile"]["rows"], set(made["profile"]["outputs"]))
     code, said = bare.command("models", "profile", "churn@champion", "--job", "churn")
     assert (1, True) == (code, "has a reference profile already" in said)

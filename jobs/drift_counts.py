@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from jobs.arrays import numpy_of, whole
+from jobs.arrays import arrow_of, numpy_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +62,7 @@ class Bins:
 
     def count(self, column: pa.Array | pa.ChunkedArray) -> list[int]:
         """How many of N values fall into each bin."""
-        array = _plain(whole(column), self.edges is None)
+        array = _plain(whole(column), is_text=self.edges is None)
         return self._numbers(array) if self.edges is not None else self._texts(array)
 
     def _numbers(self, array: pa.Array) -> list[int]:
@@ -85,7 +85,7 @@ class Bins:
 
         array = _plain(whole(column), is_text=True)
         unknown = np.flatnonzero(self._places(array) == len(self.values))
-        counted = pc.value_counts(array.take(pa.array(unknown)).drop_null())
+        counted = pc.value_counts(array.take(arrow_of(unknown)).drop_null())
         times = numpy_of(counted.field("counts"))
         found: dict[str, int] = {}
         for place in np.argsort(-times, kind="stable")[:_NAMED].tolist():
@@ -137,11 +137,10 @@ class Reference:
         """
         bins: list[Bins | None] = []
         wanted: list[str] = []
-        for feature in dict.fromkeys((each.column, each.dtype) for each in scoring.features):
-            wanted.append(feature[0])
-            bins.append(
-                _bins(profile["features"].get(feature[0]), "features", *feature, names=feature[0] not in key)
-            )
+        for column, dtype in {each.column: each.dtype for each in scoring.features}.items():
+            wanted.append(column)
+            said = profile["features"].get(column)
+            bins.append(_bins(said, "features", column, dtype, names=column not in key))
         for output in scoring.outputs:
             if not output.is_vector:
                 wanted.append(output.column)
@@ -216,7 +215,7 @@ def _bins(
     return Bins(column, of, shares, values=tuple(kept), is_named=names)
 
 
-def _plain(array: pa.Array, is_text: bool) -> pa.Array:  # noqa: FBT001  # which of two, not an option
+def _plain(array: pa.Array, *, is_text: bool) -> pa.Array:
     """An array of one of the types that are counted: text, or what numpy can hold."""
     types = pa.types
     if types.is_dictionary(array.type):

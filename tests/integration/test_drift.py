@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper
 
+import jobs.profiling
 import jobs.rows
 from jobs.jobfile import load_job
 from jobs.profile import make_profile
@@ -181,7 +182,7 @@ def test_a_release_is_taken_back_by_drift(project):
     assert (0, 1) == (code, report["model"]["version"])
 
 
-def test_a_version_without_a_reference(bare, database):
+def test_a_version_without_a_reference(bare, database, monkeypatch):
     """It is not judged where drift warns and refused where it blocks, until a profile is made of a job's rows."""
     bare.push(scorer(), alias="champion")
     before, day = bare.fill(), bare.fill()
@@ -194,6 +195,11 @@ def test_a_version_without_a_reference(bare, database):
     code, report = bare.run(day)
     assert (0, None) == (code, report["drift"])
     assert "churn/1 has no reference profile, so it is not judged" in report["warnings"][0]
+    with database.connect(purpose="test") as connection:
+        assert (
+            []
+            == connection.execute("SELECT 1 FROM batchpred.chunks WHERE drift_counts IS NOT NULL").fetchall()
+        )
     bare.job()
     job_file = load_job(bare.folder / "churn.job.yaml", {})
     with database.connect(purpose="test") as connection:
@@ -204,11 +210,14 @@ def test_a_version_without_a_reference(bare, database):
     assert (1_000, {"probability", "label"}) == (made["profile"]["rows"], set(made["profile"]["outputs"]))
     code, said = bare.command("models", "profile", "churn@champion", "--job", "churn")
     assert (1, True) == (code, "has a reference profile already" in said)
+    monkeypatch.setattr(jobs.profiling, "MOST_ROWS", 300)  # every fourth of a thousand rows
+    bare.command("models", "profile", "churn/1", "--job", "churn", "--date", before, "--replace")
+    assert "of 250 rows" in bare.command("plan", "churn", "--date", day)[1]
     assert 0 == bare.run(day, "--force")[0]
     assert 3 == bare.run(bare.fill(flag=np.arange(1_000) % 2 == 0))[0]
     assert "profiled" in bare.command("models", "history", "churn")[1]
     assert (
-        "6 columns against the reference profile of churn/1, of 1,000 rows"
+        "6 columns against the reference profile of churn/1, of 250 rows"
         in bare.command("plan", "churn", "--date", day)[1]
     )
 

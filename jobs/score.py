@@ -79,7 +79,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         predictions,
         _set_aside(rows, plan.table.key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
-        plan.drift.count_chunk(seen[0], predictions) if plan.drift else None,
+        drift_counts=plan.drift.count_chunk(seen[0], predictions) if plan.drift else None,
     )
 
 

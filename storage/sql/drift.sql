@@ -1,8 +1,8 @@
 -- Drift: reference profiles, the counts of a run's chunks, and its verdict.
 
 -- name: counts
--- What each chunk of a run was counted into.
-SELECT drift_counts FROM batchpred.chunks WHERE run_id = %(run_id)s AND drift_counts IS NOT NULL ORDER BY chunk;
+-- What each chunk of a run was counted into; a chunk that was not is a fault, and no run is judged without it.
+SELECT drift_counts FROM batchpred.chunks WHERE run_id = %(run_id)s ORDER BY chunk;
 
 -- name: note
 -- What became of a run's features and scores, against the reference of its model version.

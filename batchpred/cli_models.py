@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchpred import cli_compare, cli_model_life, cli_quantize, console, gating
+from batchpred import cli_compare, cli_model_life, cli_profile, cli_quantize, console, gating
 from batchpred.cli_options import Json
 from batchpred.settings import Settings
 from storage.errors import ConfigurationError
@@ -190,6 +190,7 @@ def show(
 
 cli_model_life.add_to(app)
 cli_compare.add_to(app)
+cli_profile.add_to(app)
 cli_quantize.add_to(app)
 
 

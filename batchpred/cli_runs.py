@@ -13,6 +13,7 @@ import typer
 from batchpred import console
 from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
+from batchpred.shown_run import print_run
 from storage.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ def list_runs(
 
 @app.command()
 def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = False) -> None:
-    """Show one run: rows, model, reasons in quarantine, and every move of the pointer to it or from it.
+    """Show one run: rows, model, drift, reasons in quarantine, and every move of the pointer to it or from it.
 
-    Of a run with a canary also how many rows champion and canary scored, and how their scores lie.
+    Of a run with a canary also how many rows champion and canary scored, and how their scores lie. Of drift the
+    columns that moved most; --json has all of them.
     """
     from storage import canaries, moves
     from storage.job_table import JobTable
@@ -74,32 +76,7 @@ def show(run_id: Annotated[int, typer.Argument(metavar="RUN")], as_json: Json = 
     if as_json:
         console.print_json(run)
         return
-    lists = ["definition", "job_table", "quarantine", "moves", "scoring", "sides"]
-    if run["canary_version"] is None:
-        lists += [name for name in run if name.startswith("canary_")]
-    console.print_table([{"": name, " ": str(value)} for name, value in run.items() if name not in lists])
-    if sides := run.get("sides"):
-        console.out.print()
-        console.print_table(_sides(run, sides))
-    if run["scoring"]:
-        console.out.print()
-        facts = _facts(run["scoring"])
-        if "canary" in facts:
-            facts["canary"] = {"model": facts["canary"]["model"], **_facts(facts["canary"])}
-        console.print_table([{"scoring": name, " ": _listed(value)} for name, value in facts.items()])
-    for name in ("quarantine", "moves"):
-        if run[name]:
-            console.out.print()
-            console.print_table(run[name], title=name)
-    if run["status"] == "blocked" and run["has_table"]:
-        publishing = f'publish them all the same with:\n  batchpred runs publish {run_id} --override "why"'
-        # Keys that stand there twice: no reason makes one of the rows the right one.
-        mending = "mend the query or the source and run again"
-        console.out.print(
-            f"\nits predictions are in {run['has_table']}; {publishing if run['is_sealed'] else mending}",
-            markup=False,
-            soft_wrap=True,
-        )
+    print_run(run)
 
 
 @app.command()
@@ -239,39 +216,6 @@ def _say(move: Move, *, as_json: bool) -> None:
         markup=False,
         soft_wrap=True,
     )
-
-
-def _sides(run: Row, sides: list[Row]) -> list[dict[str, Any]]:
-    """What champion and canary said of their keys, side by side: a row a figure."""
-    versions = {False: run["model_version"], True: run["canary_version"]}
-    columns = {f"{run['model_name']}/{versions[side['is_canary']]}": side for side in sides}
-    figures = [name for name in sides[0] if name != "is_canary"]
-    return [{"": figure, **{name: side[figure] for name, side in columns.items()}} for figure in figures]
-
-
-# In the order in which a person asks: jsonb keeps none.
-_SCORING = (
-    "device_asked",
-    "device",
-    "provider",
-    "operators",
-    "fallback",
-    "batch",
-    "model_seconds",
-    "transform",
-    "canary",
-)
-
-
-def _facts(scoring: dict[str, Any]) -> dict[str, Any]:
-    facts = {name: scoring.get(name) for name in _SCORING}
-    return {name: value for name, value in facts.items() if value not in (None, {})}
-
-
-def _listed(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {each}" for name, each in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _line(run: Row) -> dict[str, Any]:

@@ -4,7 +4,8 @@
                with another one, or none, it is another run. Backfills have none, nor has a run of a version
     each row   is read once and scored by one of the two (jobs/share.py says by which), and says by whom
     checked    as any run; and the canary may not hide in the average: where more of its own rows are in quarantine
-               than `max_quarantined` allows, and ten at least, the run is blocked
+               than `max_quarantined` allows, and ten at least, the run is blocked. Drift is that of the rows which
+               the run's model scored, from the reference of its version
     blocked    by its checks, before any run of the job was published with it: the canary is withdrawn, in the
                transaction that closes the run
 
@@ -91,7 +92,9 @@ def with_canary(
         if getattr(error, "is_transient", False):
             raise
         return plan, (canary, said(error))
-    return replace(plan, table=replace(plan.table, has_canary=True), canary=Beside(canary, beside)), None
+    return replace(
+        plan, table=replace(plan.table, has_canary=True), canary=Beside(canary, replace(beside, drift=None))
+    ), None
 
 
 def planned(runtime: Runtime, connection: Connection, plan: Plan) -> Plan:
@@ -176,6 +179,7 @@ def score_both(plan: Plan, beside: Beside, rows: pa.Table) -> ScoredChunk:
         ChunkCounts(*(a + b for a, b in zip(_counts(champion), _counts(canary), strict=True))),
         places[order],
         canary.counts,
+        champion.drift_counts,
     )
 
 

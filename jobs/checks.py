@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs import canary
+from jobs import canary, drift
 from jobs.errors import JobError
 from storage import predictions, runs, staged
 
@@ -19,17 +19,18 @@ class ChecksFailedError(JobError):
     exit_code = 3
 
 
-def check(connection: Connection, plan: Plan, run: Row) -> None:
+def check(connection: Connection, plan: Plan, run: Row, drifted: dict[str, Any] | None = None) -> None:
     """Hold a scored run against the job's checks. Raises ChecksFailedError listing all that failed.
 
     A query among them that cannot be run raises CheckQueryError. `run` is the ledger's row: its counts are those of
-    the committed chunks.
+    the committed chunks. `drifted` is jobs/drift.py's verdict.
     """
     failed = [
         *_row_counts(connection, plan, run),
         *canary.faults(plan, run),
         *_outputs(connection, plan, run),
         *_own(connection, plan, run),
+        *drift.failed(drifted, plan.job_file.job.drift),
     ]
     if failed:
         raise ChecksFailedError(

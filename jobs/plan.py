@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from jobs.drift import reference_of
 from jobs.errors import ModelError
 from jobs.gatekeeper import examine
 from jobs.hub import Hub
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from jobs.batch_size import Batches
     from jobs.canary import Beside
+    from jobs.drift_counts import Reference
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.signature import OutputColumn
@@ -66,6 +68,7 @@ class ResolvedModel:
     model: Model
     notes: tuple[str, ...] = ()
     alias: str | None = None
+    registered: registry.ModelVersion | None = None
 
     def __str__(self) -> str:
         number = f"/{self.version}" if self.version is not None else ""
@@ -88,6 +91,7 @@ class Plan:
     batches: Batches  # what learns while the run goes on, like
     transform: Transform | None = None  # this, of its cost
     checks: tuple[Check, ...] = ()
+    drift: Reference | None = None
     canary: Beside | None = None
 
     @property
@@ -209,6 +213,7 @@ def make_plan(
     checks = _own_checks(job_file, interval)
     for check in checks:
         try_out(connection, table, check)
+    reference, undrifted = reference_of(connection, job_file, model.registered, scoring)
     return Plan(
         job_file,
         interval,
@@ -218,10 +223,11 @@ def make_plan(
         model,
         scoring,
         table,
-        (*_warnings(job_file), *ungiven, *model.notes),
+        (*_warnings(job_file), *ungiven, *undrifted, *model.notes),
         batches_for(connection, job, model.model, scoring),
         transform,
         checks,
+        reference,
     )
 
 
@@ -240,7 +246,7 @@ def resolve_model(
     Raises ModelError, ModelNotFoundError, ModelNameError, ModelFileError, NotSignedError or DeviceError.
     """
     notes: tuple[str, ...] = ()
-    alias = None
+    alias = registered = None
     given = signature = None
     remedy = "push the file with its signature, and name that version"
     if ref.startswith("file:"):
@@ -268,7 +274,7 @@ def resolve_model(
         )
     else:
         asked = registry.ModelRef.parse(ref)
-        found = registry.resolve(connection, asked, to_score=True)
+        found = registered = registry.resolve(connection, asked, to_score=True)
         name, version, sha256 = found.name, found.version, found.sha256
         alias = asked.alias
         data = registry.fetch(connection, sha256, runtime.model_cache)
@@ -278,7 +284,7 @@ def resolve_model(
         label = f"{name}/{version}" if version is not None else shown(ref)
         trust.require(label, given if given is not None else data, signature, remedy=remedy)
     model = Model.load(data, sha256=sha256, name=name, threads=runtime.threads, device=device)
-    return ResolvedModel(name, version, sha256, model, notes, alias)
+    return ResolvedModel(name, version, sha256, model, notes, alias, registered)
 
 
 def _own_checks(job_file: JobFile, interval: Interval) -> tuple[Check, ...]:
@@ -323,8 +329,7 @@ def _output_type(output: OutputColumn) -> str:
 
 def _warnings(job_file: JobFile) -> tuple[str, ...]:
     job = job_file.job
-    unused = [name for name in ("drift",) if getattr(job, name) is not None]
-    said = [f"`{name}` is declared, but this version does not act on it yet" for name in unused]
+    said = []
     if find_spec("apprise") is None and any(target.apprise for target in job.notify):
         said.append('`notify` names an Apprise address; to send there: pip install "batchpred[notify]"')
     return tuple(said)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jobs.canary import with_canary
+from jobs.drift import require
 from jobs.plan import Runtime, make_plan
 from storage import runs
 from storage.errors import BatchpredError
@@ -13,6 +14,7 @@ from storage.errors import BatchpredError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobs.drift_counts import Reference
     from jobs.interval import Interval
     from jobs.jobfile import JobFile
     from jobs.plan import Plan
@@ -36,6 +38,7 @@ def preview(
         runtime.database.connect(purpose="plan", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=model_ref)
+        require(plan)
         plan, no_canary = with_canary(runtime, connection, plan)
         canary = str(plan.canary) if plan.canary else f"none: {no_canary[1]}" if no_canary else None
         shadow = shadow_ref or job_file.job.shadow
@@ -52,12 +55,18 @@ def preview(
             "provider": plan.model.model.provider,
             "batches": plan.batches.plan,
             **({"transform": plan.transform.name} if plan.transform else {}),
+            **({"drift": _reference(plan.drift)} if plan.drift else {}),
             "reads": [f"{column.name} ({column.type})" for column in plan.reads],
             "writes": [f"{column.name} {column.type}" for column in plan.table.columns],
             "into": f"predictions.{plan.table.name} ({plan.table.mode})",
             "replaces": _replaced(connection, plan),
             "warnings": list(plan.warnings),
         }
+
+
+def _reference(reference: Reference) -> str:
+    columns = f"{len(reference.bins)} columns" if len(reference.bins) > 1 else "1 column"
+    return f"{columns} against the reference profile of {reference.name}, of {reference.rows:,} rows"
 
 
 def _shadow(make: Callable[[], Plan]) -> str:

@@ -3,12 +3,16 @@
 A profile is plain JSON: {"version": 1, "rows": N, "features": {column: P}, "outputs": {column: P}}, where P is
 
     {"kind": "number", "nulls": share, "edges": [e1 … ek], "shares": [s0 … sk], "min": …, "max": …, "mean": …}
-        bin i holds the values v with e[i] <= v < e[i+1], the first and the last bin being open; edges are the
-        deciles, equal ones once, and shares are of the values that are there, so they add up to 1
+        bin i holds the values v with e[i] <= v < e[i+1], the first and the last bin being open; shares are of
+        the values that are there, so they add up to 1. Edges lie a millionth below the deciles: a decile is often
+        a value that many rows have, and the same score may end in another digit on another machine. A value that
+        several deciles fall on (a constant, the zeros of an amount, a boolean) has a bin of its own: without it a
+        column that is 0 in 95 of 100 rows would have one bin, and nothing that became of it would show
     {"kind": "text", "nulls": share, "values": {value: share}, "other": share}
         the 50 commonest values, and the share of all others together
 
-NaN counts as NULL, and infinity is not counted. A boolean is the number 0 or 1.
+NaN counts as NULL; an infinity lies in the first or the last bin. A boolean is the number 0 or 1. Features are
+named as the model's columns are, scores as a job file names outputs: `label`, `probabilities[1]`.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 BINS = 10
 _COMMONEST = 50
 _LONGEST = 200  # characters of a text value
+# How far an edge lies from its decile, by the decile and the spread of all: some ten steps of a float32.
+_WIDTH, _LEAST_WIDTH = 1e-6, 1e-30
 
 
 def make_profile(features: pa.Table, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -52,9 +58,10 @@ def _column(column: pa.ChunkedArray) -> dict[str, Any]:
 
 
 def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
-    present = values[np.isfinite(values)]
+    present = values[~np.isnan(values)]
+    finite = present[np.isfinite(present)]
     nulls = float(np.isnan(values).mean()) if len(values) else 0.0
-    if not len(present):
+    if not len(finite):
         return {
             "kind": "number",
             "nulls": nulls,
@@ -64,17 +71,27 @@ def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
             "max": None,
             "mean": None,
         }
-    edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS))
+    edges = _edges(np.quantile(finite, np.arange(1, BINS) / BINS))
     counts = np.bincount(np.searchsorted(edges, present, side="right"), minlength=len(edges) + 1)
     return {
         "kind": "number",
         "nulls": nulls,
         "edges": [float(edge) for edge in edges],
         "shares": [float(share) for share in counts / len(present)],
-        "min": float(present.min()),
-        "max": float(present.max()),
-        "mean": float(present.mean()),
+        "min": float(finite.min()),
+        "max": float(finite.max()),
+        "mean": float(finite.mean()),
     }
+
+
+def _edges(deciles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The deciles, each once and a little below; also a little above those that are there several times."""
+    values, times = np.unique(deciles, return_counts=True)
+    with np.errstate(over="ignore"):
+        width = np.maximum(_WIDTH * np.maximum(np.abs(values), deciles[-1] - deciles[0]), _LEAST_WIDTH)
+        edges: NDArray[np.float64] = np.unique(np.concatenate([values - width, (values + width)[times > 1]]))
+    finite: NDArray[np.float64] = edges[np.isfinite(edges)]
+    return finite
 
 
 def _text(array: pa.Array) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jobs import summary
+from jobs import drift, summary
 
 if TYPE_CHECKING:
     from storage.attempts import Cause
@@ -37,6 +37,7 @@ class RunReport:
     scoring: dict[str, Any] | None = None
     shadow: dict[str, Any] | None = None
     canary: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
     label: str = field(default="", repr=False)
     exit_code: int = field(default=0, repr=False)
     fence: int = field(default=0, repr=False)
@@ -74,6 +75,8 @@ class RunReport:
         if self.canary and self.canary["rows"]:
             scored, name = self.canary["rows"]["scored"] or 0, self.canary["model"]
             lines.append(f"canary {name} scored {scored:,} of the rows: batchpred runs show {self.run_id}")
+        if self.drift:
+            lines.append(drift.line(self.drift))
         if self.shadow and self.shadow["status"] == "complete":
             rows = self.shadow["rows"]["scored"]
             lines.append(

@@ -69,12 +69,16 @@ class NumberedChunk:
 class Resumption:
     """Goes through the chunks of a new reading beside those that are done.
 
-    `uncounted` names columns that were read for somebody else and are no part of a chunk's digest.
+    `uncounted` names columns that were read for somebody else and are no part of a chunk's digest. Where drift is
+    judged, a chunk that was not counted against this `reference` (its digest) is not done.
     """
 
-    def __init__(self, done: Sequence[DoneChunk], uncounted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, done: Sequence[DoneChunk], uncounted: Sequence[str] = (), reference: str | None = None
+    ) -> None:
         self._done = done
         self._uncounted = list(uncounted)
+        self._reference = reference
         self.kept = 0
 
     @property
@@ -89,12 +93,16 @@ class Resumption:
         for rows in chunks:
             number = next(numbers)
             digest = digest_of(rows.drop_columns(self._uncounted))
-            agreeing = agreeing and number < len(self._done) and self._done[number].rows_sha256 == digest
+            agreeing = agreeing and number < len(self._done) and self._is_done(self._done[number], digest)
             if agreeing:
                 self.kept = number + 1
             else:
                 yield NumberedChunk(number, rows, digest)
             del rows  # or they would stay in memory until the next chunk is read
+
+    def _is_done(self, chunk: DoneChunk, digest: str) -> bool:
+        is_counted = self._reference is None or chunk.drift_reference == self._reference
+        return chunk.rows_sha256 == digest and is_counted
 
 
 def digest_of(rows: pa.Table) -> str:

@@ -67,10 +67,10 @@ def fingerprint(
 ) -> str:
     """Return a digest of what a lasting failure depends on: the job file, its query, its transform and the models.
 
-    `model_sha256` is that of the registry's version that failed, and `canary` the one it failed with, where a run
-    came so far: the alias may have been moved since, or the canary withdrawn, and what stands there now has not
-    failed. A model from elsewhere counts by what the job's newest run took, so that no look at the clock asks
-    another server.
+    Where the job asks for a signature or a reference profile, those too. `model_sha256` is that of the registry's
+    version that failed, and `canary` the one it failed with, where a run came so far: the alias may have been moved
+    since, or the canary withdrawn, and what stands there now has not failed. A model from elsewhere counts by what
+    the job's newest run took, so that no look at the clock asks another server.
     """
     job = job_file.job
     digest = hashlib.sha256(f"{job.model_dump_json()}\n{job_file.query}\n".encode())
@@ -82,6 +82,8 @@ def fingerprint(
         digest.update(_bytes_of(gates))
         digest.update(_keys_now(gates))
         digest.update(_signature_now(connection, job_file))
+    if job.drift is not None:  # its version may get a reference profile, or another one
+        digest.update(_profile_now(connection, job_file))
     if job.model.startswith("file:"):
         digest.update(_bytes_of(job_file.path.parent / job.model.removeprefix("file:")))
     elif is_remote(job.model):
@@ -149,6 +151,14 @@ def _signature_now(connection: Connection, job_file: JobFile) -> bytes:
             model_life.signature_of(connection, registry.resolve(connection, registry.ModelRef.parse(ref)))
             or b""
         )
+    except BatchpredError:
+        return b""
+
+
+def _profile_now(connection: Connection, job_file: JobFile) -> bytes:
+    try:
+        version = registry.resolve(connection, registry.ModelRef.parse(job_file.job.model))
+        return json.dumps(model_life.profile(connection, version), sort_keys=True).encode()
     except BatchpredError:
         return b""
 

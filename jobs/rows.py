@@ -73,7 +73,8 @@ def score_rows(writer: Writer, plan: Plan, on_progress: Callable[[int], None], s
     connection, stopped = writer.connection, writer.stopped
     key = [column.name for column in plan.key]
     beside = [column.name for column in writer.read_beside]
-    resumption = Resumption(stopped.chunks if stopped else (), beside)
+    reference = plan.drift.digest if plan.drift else None
+    resumption = Resumption(stopped.chunks if stopped else (), beside, reference)
 
     def score(chunk: NumberedChunk) -> FinishedChunk:
         rows, unreadable = set_unreadable_aside(plan, chunk.rows)
@@ -138,4 +139,5 @@ def write_chunk(connection: Connection, run_id: int, chunk: FinishedChunk) -> No
         rows_sha256=chunk.rows_sha256,
         last_key=chunk.last_key,
         canary=scored.canary,
+        drift_counts=scored.drift_counts,
     )

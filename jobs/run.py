@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs import blocked, canary, checks, news, summary
+from jobs import blocked, canary, checks, drift, news, summary
 from jobs.errors import JobError
 from jobs.plan import Plan, Runtime, make_plan
 from jobs.progress import Progress
@@ -196,6 +196,7 @@ def _attempt(
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=asked.model_ref)
+        drift.require(plan)
         if asked.has_canary:
             plan = canary.planned(runtime, connection, plan)
         _describe(report, plan)
@@ -260,8 +261,10 @@ def _finish(writer: Writer, plan: Plan, report: RunReport, asked: _Asked) -> Non
     stop.check()
     with connection.transaction():
         report.scoring = summary.write_down(connection, run_id, plan)
+        report.drift = drift.judge(connection, run_id, plan)
         run = runs.finish_scoring(connection, claim, run_id)
     report.count(run)
+    report.warnings += drift.warnings(report.drift, plan.job_file.job.drift)
     if stopped is None or not stopped.is_sealed:
         with connection.transaction():
             predictions.seal(connection, plan.table, run_id)
@@ -269,7 +272,7 @@ def _finish(writer: Writer, plan: Plan, report: RunReport, asked: _Asked) -> Non
     if writer.shadow:
         writer.shadow.has_all_rows = True
     predictions.analyze(connection, run_id)
-    checks.check(connection, plan, run)
+    checks.check(connection, plan, run, report.drift)
     stop.check()
     predictions.attach(connection, plan.table, run_id, claim.check)
     show = partial(predictions.show, job=plan.table)

@@ -16,10 +16,11 @@ from jobs.transform import LEFT_OUT, rows_left_out
 from storage.runs import ChunkCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from jobs.drift_counts import Counts
     from jobs.plan import Plan
     from storage.job_table import Column
 
@@ -53,6 +54,7 @@ class ScoredChunk:
     counts: ChunkCounts
     places: NDArray[np.int64]
     canary: ChunkCounts | None = None
+    drift_counts: Counts | None = None
 
 
 def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
@@ -64,7 +66,8 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
     unnamed = _unnamed(plan.table.key, rows)
     named = np.delete(np.arange(rows.num_rows), [each.row for each in unnamed])
     given = rows.take(named) if unnamed else rows
-    scored = scored_rows(plan, given)
+    seen: list[pa.Table] = []
+    scored = scored_rows(plan, given, seen.append)
     kept, unwritable = _writable(plan.table.outputs, scored)
     good, kept_rows = arrow_of(scored.rows[kept]), arrow_of(kept)
     columns = [*given.select(key).take(good).columns, *scored.columns.filter(kept_rows).columns]
@@ -82,6 +85,7 @@ def score_chunk(plan: Plan, rows: pa.Table) -> ScoredChunk:
         _set_aside(rows, plan.table.key, [column.name for column in plan.features], quarantined),
         ChunkCounts(rows.num_rows, predictions.num_rows, len(quarantined)),
         named[scored.rows[kept]],
+        drift_counts=plan.drift.count_chunk(seen[0], predictions) if plan.drift else None,
     )
 
 
@@ -111,11 +115,16 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
     return [Quarantined(row, reason) for row, reason in sorted(reasons.items())]
 
 
-def scored_rows(plan: Plan, rows: pa.Table) -> Scored:
-    """Score the rows, or what the job's transform makes of them; either way by their places among `rows`."""
+def scored_rows(plan: Plan, rows: pa.Table, see: Callable[[pa.Table], None] = lambda _made: None) -> Scored:
+    """Score the rows, or what the job's transform makes of them; either way by their places among `rows`.
+
+    `see` is shown what the model is given.
+    """
     if plan.transform is None:
+        see(rows)
         return plan.model.model.score(rows, plan.scoring, plan.batches)
     made, places = plan.transform.apply(rows)
+    see(made)
     scored = plan.model.model.score(made, plan.scoring, plan.batches)
     reason = LEFT_OUT.format(plan.transform.name)
     quarantined = [Quarantined(int(places[each.row]), each.reason) for each in scored.quarantined]

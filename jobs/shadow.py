@@ -162,6 +162,7 @@ def _begin(runtime: Runtime, writer: Writer, plan: Plan, wish: Wish) -> Shadow |
     connection, claim, run_id = writer.connection, writer.claim, writer.run_id
     try:
         beside = make_plan(runtime, connection, plan.job_file, plan.interval, model_ref=wish.ref)
+        beside = replace(beside, drift=None)  # nobody reads a shadow: what it says is compared, not judged
         if beside.model.sha256 == plan.model.sha256:
             log.info("no shadow: it is the run's own model", extra={"model": str(beside.model)})
             return None

@@ -278,20 +278,23 @@ def add_chunk(
     rows_sha256: str | None = None,
     last_key: dict[str, Any] | None = None,
     canary: ChunkCounts | None = None,
+    drift_counts: dict[str, Any] | None = None,
 ) -> None:
     """Write a chunk's ledger entry and its quarantined rows: (key, reason, features) each.
 
-    `canary` are those of `counts` that are the canary's. Call it inside the transaction that writes the chunk's
-    rows. Without the digest of its rows and its last key a chunk cannot be told done by a later runner.
+    `canary` are those of `counts` that are the canary's, `drift_counts` is what jobs/drift_counts.py counted. Call
+    it inside the transaction that writes the chunk's rows. Without the digest of its rows and its last key a chunk
+    cannot be told done by a later runner.
     """
     values = {"run_id": run_id, "chunk": chunk}
     rows = {"rows_read": counts.read, "rows_scored": counts.scored, "rows_quarantined": counts.quarantined}
     checked = {"rows_sha256": rows_sha256, "last_key": None if last_key is None else Jsonb(last_key)}
-    share = {
+    more = {
         "canary_scored": canary.scored if canary else None,
         "canary_quarantined": canary.quarantined if canary else None,
+        "drift_counts": None if drift_counts is None else Jsonb(drift_counts),
     }
-    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked, **share})
+    connection.execute(_SQL["add_chunk"], {**values, **rows, **checked, **more})
     if quarantined:
         with connection.cursor() as cursor:
             cursor.executemany(

@@ -249,6 +249,12 @@ runs = Table(
     Column("canary_share", Double),
     Column("canary_scored", BigInteger, comment="Of rows_scored, those that it scored"),
     Column("canary_quarantined", BigInteger),
+    Column(
+        "drift",
+        JSONB,
+        comment="How far features and scores lie from the reference of the model version: "
+        "the level, and every column",
+    ),
     Index("runs_job_interval", "job", "interval_start"),
     Index("runs_shadow_of", "shadow_of", postgresql_where=text("shadow_of IS NOT NULL")),
     comment="Every execution of a job for an interval; storage/runs.py says what each status means",
@@ -298,6 +304,7 @@ chunks = Table(
     Column("last_key", JSONB, comment="Key of the last row read: chunks are cut in the order of the key"),
     Column("canary_scored", BigInteger),
     Column("canary_quarantined", BigInteger),
+    Column("drift_counts", JSONB, comment="How many of its rows fall into each bin of which reference"),
     comment="The chunks of a run whose rows are committed: written in the rows' own transaction",
 )
 

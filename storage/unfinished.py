@@ -35,12 +35,16 @@ _RELEASE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class DoneChunk:
-    """A chunk that is committed: its number, what was read, its digest and the last key in it."""
+    """A chunk that is committed: its number, what was read, its digest and the last key in it.
+
+    Where drift is judged, also the digest of the reference it was counted against.
+    """
 
     chunk: int
     counts: ChunkCounts
     rows_sha256: str
     last_key: dict[str, Any]
+    drift_reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def take_up(connection: Connection, claim: Claim, pin: Pin, job: JobTable) -> Un
                 ChunkCounts(row["rows_read"], row["rows_scored"], row["rows_quarantined"]),
                 row["rows_sha256"],
                 row["last_key"],
+                row["drift_reference"],
             )
             for row in chunks
         ),

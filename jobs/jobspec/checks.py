@@ -42,17 +42,20 @@ class Checks(Strict):
 
 
 class Drift(Strict):
-    """How far scores and features may move; declared, not acted on yet."""
+    """How far features and scores may lie from the reference profile of the model version."""
 
-    metric: Literal["psi"] = "psi"
-    warn: float = Field(0.1, gt=0)
-    alert: float = Field(0.25, gt=0)
-    on_alert: Literal["warn", "block"] = "warn"
+    metric: Literal["psi"] = Field("psi", description="The population stability index.")
+    warn: float = Field(0.1, gt=0, description="A column beyond it is a warning of the run.")
+    alert: float = Field(
+        0.25, gt=0, description="A column beyond it is an alert: `on_alert` says what follows."
+    )
+    on_alert: Literal["warn", "block"] = Field(
+        "warn",
+        description="warn: the run is published and says so; block: it is blocked as by a failed check.",
+    )
 
     @model_validator(mode="after")
-    def _not_a_false_guard(self) -> Drift:
-        if self.on_alert == "block":
-            raise ValueError("on_alert: block would promise a guard this version does not have; write warn")
+    def _ordered(self) -> Drift:
         if self.warn > self.alert:
             raise ValueError("warn is above alert; it comes first")
         return self

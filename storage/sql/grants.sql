@@ -27,7 +27,7 @@ BEGIN
         END IF;
         EXECUTE format('GRANT USAGE ON SCHEMA predictions TO %I', role_name);
         -- The views of a job are granted by the run that makes them, their owner.
-        EXECUTE format('GRANT SELECT ON predictions._freshness, predictions._runs TO %I', role_name);
+        EXECUTE format('GRANT SELECT ON predictions._freshness, predictions._runs, predictions._drift TO %I', role_name);
     END LOOP;
 
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_writer') THEN

@@ -96,9 +96,9 @@ SELECT runs.*
 -- name: add_chunk
 -- Write down a chunk, in the transaction that writes its rows.
 INSERT INTO batchpred.chunks (run_id, chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key,
-                              canary_scored, canary_quarantined)
+                              canary_scored, canary_quarantined, drift_counts)
 VALUES (%(run_id)s, %(chunk)s, %(rows_read)s, %(rows_scored)s, %(rows_quarantined)s, %(rows_sha256)s, %(last_key)s,
-        %(canary_scored)s, %(canary_quarantined)s);
+        %(canary_scored)s, %(canary_quarantined)s, %(drift_counts)s);
 
 -- name: add_quarantined
 -- Set a row aside, in the transaction that writes its chunk.

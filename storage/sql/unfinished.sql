@@ -36,7 +36,8 @@ UPDATE batchpred.runs
 
 -- name: chunks
 -- What is committed of a run, in the order of the key. Numbers without a gap: a chunk commits after the one before.
-SELECT chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key
+SELECT chunk, rows_read, rows_scored, rows_quarantined, rows_sha256, last_key,
+       drift_counts ->> 'reference' AS drift_reference
   FROM batchpred.chunks
  WHERE run_id = %(run_id)s
  ORDER BY chunk;

@@ -55,12 +55,15 @@ def pushed_and_run(database, tmp_path, monkeypatch):
         path = tmp_path / "m.job.yaml"
         path.write_text(
             "version: 1\nname: m\nsource: {query: 'SELECT * FROM t', bounded: false}\nkey: [id]\n"
-            f"model: m@champion\noutput: {{columns: {{{told}}}}}\n"
+            f"model: m@champion\noutput: {{columns: {{{told}}}}}\ndrift: {{on_alert: block}}\n"
         )
         job = load_job(path, {})
         interval = interval_named("2026-01-01", "day", job.job.zone, datetime.now(UTC))
         report = run_job(Runtime(database, tmp_path / "cache"), job, interval)
         assert ("published", None) == (report.status, report.error)
+        # These are the rows of the reference, and what it was told of them.
+        assert [] == report.drift["not_in_reference"]
+        assert [] == [each for each in report.drift["columns"] if each["psi"] > 1e-3]
         with database.connect(purpose="test") as connection:
             published = connection.execute(
                 f"SELECT {', '.join(outputs)} FROM predictions.m ORDER BY id"

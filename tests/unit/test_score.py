@@ -20,6 +20,7 @@ def plan(key_type, outputs, scored):
         table=SimpleNamespace(key=key, outputs=columns, columns=key + columns),
         batches=None,
         transform=None,
+        drift=None,
         features=(SourceColumn("x", "float8", "double"),),
         source=SimpleNamespace(where="q.sql"),
         scoring=None,

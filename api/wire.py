@@ -115,6 +115,7 @@ class Wire(HttpToolsProtocol):
         served = hot.match(plain.job) if plain is not None and hot is not None else None
         if plain is None or hot is None or served is None:
             return False
+        hot.attend(began)  # those of this turn who wait for the database are answered among the others
         key = data[len(plain.before) : -len(plain.behind)]
         values = hot.recall(served, key, began)
         # What is remembered was a key before.

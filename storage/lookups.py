@@ -34,8 +34,10 @@ MAX_WAITING = 20_000
 STATEMENT_TIMEOUT_MS = 2_000
 # A peer that is silent for so long is given up: those who wait are answered 503.
 SILENT_SECONDS = 3.0
-# Amid a turn of the loop the lanes are attended to so often, and fewer keys wait for its end: a statement takes 90 µs
-# in PostgreSQL for one key and 2.5 for each more.
+# Amid a turn of the loop the lanes are attended to so often, and fewer keys wait for its end: a statement takes
+# 90 µs in PostgreSQL for one key and 2.5 for each more. With 64 clients and 1 key of 8 not remembered, an answer
+# was taken up 0.44 ms of the server's processor time after its question so, and 1.2 ms at the end of the turn; a
+# third lane changed nothing.
 ATTEND_SECONDS = 0.0002
 FEW_KEYS = 8
 _logger = logging.getLogger("batchpred.api")

@@ -105,6 +105,7 @@ class HotRoute:
         self._entries = cache_entries
         self._served: dict[bytes, Served] = {}
         self._lookups = Lookups(database)
+        self.attend = self._lookups.attend
         self.pointers = Pointers(database, self._read)
         # All jobs and their newest runs, as last read.
         self.known: list[Pointer] = []

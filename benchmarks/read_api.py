@@ -96,9 +96,14 @@ def publish(database: Database, day: int) -> int:
     return run_id
 
 
+def program(name: str) -> str:
+    """Find one of PostgreSQL's programs."""
+    return shutil.which(name) or binaries.find().program(name)
+
+
 def pgbench(database: Database, run_id: int, folder: Path) -> dict[str, float]:
     """Select one row by key with a prepared statement: the most that PostgreSQL gives on this machine."""
-    binary = shutil.which("pgbench") or binaries.find().program("pgbench")
+    binary = program("pgbench")
     if not Path(binary).is_file():
         return {}
     script = folder / "select.sql"
@@ -184,8 +189,18 @@ def batches(server: Server, database: Database, run_id: int) -> tuple[float, flo
     return sorted(took)[20], sorted(copied)[20]
 
 
+def copy_whole(database: Database, table: str, form: str) -> float:
+    """Copy a table to nothing by psql, the quickest there is, and return the seconds it took with its start."""
+    began = time.perf_counter()
+    statement = f"COPY {table} TO STDOUT (FORMAT {form})"
+    subprocess.run(
+        [program("psql"), database.url, "-qc", statement], stdout=subprocess.DEVNULL, check=True, timeout=600
+    )
+    return time.perf_counter() - began
+
+
 def copy_out(database: Database, rows_of: str, form: str) -> float:
-    """Copy a table or query to nothing and return the seconds it took."""
+    """Copy some rows to nothing by psycopg and return the seconds it took."""
     with database.connect(purpose="bench") as connection, connection.cursor() as cursor:
         began = time.perf_counter()
         table = f"COPY {rows_of} TO STDOUT (FORMAT {form})"
@@ -302,9 +317,15 @@ def whole_runs(database: Database, run_id: int) -> dict[str, float]:
         whole["memory_before_mb"] = server.peak_memory_mb() or 0.0
         for name, accept, form in FORMS:
             table = f"batchpred_data._run_{run_id}"
-            pairs = [(export(server, accept), copy_out(database, table, form)) for _ in range(ROUNDS)]
-            whole[f"{name}_s"], whole[f"copy_{form}_s"] = (min(each) for each in zip(*pairs, strict=True))
-            whole[f"{name}_of_copy"] = whole[f"{name}_s"] / whole[f"copy_{form}_s"]
+            ways = (
+                (export, server, accept),
+                (copy_whole, database, table, form),
+                (copy_out, database, table, form),
+            )
+            took = [[way(*given) for way, *given in ways] for _ in range(ROUNDS)]
+            ours, psql, psycopg = (min(each) for each in zip(*took, strict=True))
+            whole |= {f"{name}_s": ours, f"copy_{form}_s": psql}
+            whole |= {f"{name}_of_copy": ours / psql, f"{name}_of_psycopg": ours / psycopg}
         batch, copied = batches(server, database, run_id)
         whole |= {"batch_1000_ms": batch * 1e3, "copy_1000_ms": copied * 1e3, "batch_of_copy": batch / copied}
         whole["memory_mb"] = server.peak_memory_mb() or 0.0

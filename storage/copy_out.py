@@ -1,4 +1,4 @@
-"""How rows leave PostgreSQL: by binary COPY over a psycopg connection, in blocks of some megabytes."""
+"""How rows leave PostgreSQL: by COPY over a psycopg connection, in blocks, as binary rows or as text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from psycopg import errors, generators
 from psycopg.pq import ExecStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
+    from psycopg import sql
     from psycopg.pq.abc import PGresult
 
     from storage.database import Connection
 
 # 16,000 rows of 21 numbers: few enough to be decoded where the processor's own memory holds them.
 _BLOCK_BYTES = 4_000_000
+# Each goes from one thread to another: 0.28 CPU seconds for a million rows, 0.32 by 64 KiB.
+_TEXT_BYTES = 262_144
 
 # The server sends 8 KB at a time. Taken as they come they wake us 15,000 times for a million rows of 21 numbers,
 # which costs 0.51 to 0.8 CPU seconds; with this pause before rows are waited for, 1,000 times and 0.43.
@@ -71,6 +74,35 @@ def blocks(connection: Connection, statement: bytes) -> Iterator[tuple[bytearray
         raise errors.DataError("the rows end before their trailer")
     if sizes:
         yield block[: -len(_TRAILER)], sizes
+
+
+def text(connection: Connection, statement: sql.Composed) -> Generator[bytes]:
+    """Run `COPY … TO STDOUT` in a form that is text, and yield it as it comes, in blocks of whole rows.
+
+    Blocks need not be taken to the end. Raises psycopg.Error.
+    """
+    pgconn = connection.pgconn
+    # Rows are taken from below psycopg's own iteration, as above: a million of 30 bytes cost the server 0.3 CPU
+    # seconds as an export, and 1.0 by it. It still begins, and cancels what is left by whoever goes amid the rows.
+    with connection.cursor().copy(statement), selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        take, receive = pgconn.get_copy_data, pgconn.consume_input
+        block = bytearray()
+        while True:
+            size, row = take(1)
+            if size > 0:
+                block += row
+            elif size < 0:
+                break
+            elif len(block) >= _TEXT_BYTES:
+                yield bytes(block)
+                block.clear()
+            else:
+                _wait(selector)
+                receive()
+        _check(connection.wait(generators.fetch_many(pgconn)), ExecStatus.COMMAND_OK)
+    if block:
+        yield bytes(block)
 
 
 def _cut_header(block: bytearray, sizes: list[int]) -> None:

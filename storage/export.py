@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from storage import reads
+from storage import copy_out, reads
 from storage.queries import load
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from storage.served import ServedJob
 
 _SQL = load("reads")
-# A row at a time costs more than the rows: 64 KiB is what a socket takes at once.
-_BLOCK_BYTES = 65_536
 
 
 def allow_time(connection: Connection) -> None:
@@ -27,12 +25,12 @@ def allow_time(connection: Connection) -> None:
 
 def csv(connection: Connection, job: ServedJob, run_id: int | None) -> Generator[bytes]:
     """Write the rows as CSV with a header; NULL is an empty field, an empty text is quoted."""
-    return _copy(connection, reads.compose("export_csv", rows=rows_of(job, run_id)))
+    return copy_out.text(connection, reads.compose("export_csv", rows=rows_of(job, run_id)))
 
 
 def ndjson(connection: Connection, job: ServedJob, run_id: int | None) -> Generator[bytes]:
     """Write the rows as JSON, one flat object a line."""
-    return _copy(connection, reads.compose("export_ndjson", rows=rows_of(job, run_id)))
+    return copy_out.text(connection, reads.compose("export_ndjson", rows=rows_of(job, run_id)))
 
 
 def rows_of(job: ServedJob, run_id: int | None) -> sql.Composed:
@@ -46,15 +44,3 @@ def rows_of(job: ServedJob, run_id: int | None) -> sql.Composed:
         source=reads.history_view(job),
         run_id=sql.Literal(run_id),
     )
-
-
-def _copy(connection: Connection, statement: sql.Composed) -> Generator[bytes]:
-    with connection.cursor().copy(statement) as stream:
-        block = bytearray()
-        for row in stream:
-            block += row
-            if len(block) >= _BLOCK_BYTES:
-                yield bytes(block)
-                block.clear()
-        if block:
-            yield bytes(block)

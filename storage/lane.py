@@ -47,7 +47,7 @@ class Lane:
         self._steps: list[Callable[[], None]] = []
         self._result: PGresult | None = None
         self._done: Callable[[Rows | psycopg.Error], None] | None = None
-        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._socket, self.receive)
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +118,8 @@ class Lane:
         except psycopg.Error as error:
             self._end(error)
 
-    def _readable(self) -> None:
+    def receive(self) -> None:
+        """Take what came, and end with it where that was all; the loop may then find nothing left."""
         try:
             self._pgconn.consume_input()
             while not self._pgconn.is_busy():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ MAX_WAITING = 20_000
 STATEMENT_TIMEOUT_MS = 2_000
 # A peer that is silent for so long is given up: those who wait are answered 503.
 SILENT_SECONDS = 3.0
+# Amid a turn of the loop the lanes are attended to so often, and fewer keys wait for its end: a statement takes
+# 90 µs in PostgreSQL for one key and 2.5 for each more. With 64 clients and 1 key of 8 not remembered, an answer
+# was taken up 0.44 ms of the server's processor time after its question so, and 1.2 ms at the end of the turn; a
+# third lane changed nothing.
+ATTEND_SECONDS = 0.0002
+FEW_KEYS = 8
 _logger = logging.getLogger("batchpred.api")
 
 
@@ -70,6 +77,8 @@ class Lookups:
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[Lane] = set()
+        self._is_attending = False
+        self._attend_at = 0.0
 
     def find(self, target: Target, key: tuple[Any, ...], done: Done) -> None:
         """Look a key up; errors are MovedError and DatabaseError. `done` is called later, never at once."""
@@ -83,10 +92,26 @@ class Lookups:
         target.waiting[key] = [done]
         self._waiting += 1
         self._queue[target] = None
-        if self._idle and not self._scheduled:
-            # At the end of this turn of the loop: what else arrived in it goes along.
-            self._scheduled = True
-            self._loop.call_soon(self._dispatch)
+        if self._idle:
+            self._schedule()
+
+    def attend(self, now: float) -> None:
+        """Take what the lanes have by now, unless that was done just before; `now` is the monotonic clock's.
+
+        For whoever is asked by many clients in one turn of the loop: by itself the loop comes to a lane only after
+        all that was readable before it, and who waits there waits for all of them.
+        """
+        if self._is_attending or not self._busy or now < self._attend_at:
+            return
+        self._is_attending = True
+        try:
+            for lane in tuple(self._busy):
+                lane.receive()
+            if self._waiting >= FEW_KEYS:
+                self._dispatch()
+        finally:
+            self._is_attending = False
+            self._attend_at = time.monotonic() + ATTEND_SECONDS
 
     async def close(self) -> None:
         """Close the lanes; what is under way is dropped."""
@@ -96,6 +121,12 @@ class Lookups:
         for lane in (*self._busy, *self._idle):
             if lane is not None:
                 lane.close()
+
+    def _schedule(self) -> None:
+        """Dispatch at the end of this turn of the loop: what else arrives in it goes along."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._scheduled = False
@@ -144,7 +175,10 @@ class Lookups:
                 # What gathered meanwhile is on its way before these are answered.
                 self._idle.append(lane)
                 try:
-                    self._dispatch()
+                    if self._is_attending and self._waiting < FEW_KEYS:
+                        self._schedule()
+                    else:
+                        self._dispatch()
                 finally:
                     _answer(target, asked, outcome)
 
@@ -159,9 +193,8 @@ class Lookups:
 
     def _end(self, lane: Lane | None, asked: Asked, error: Exception) -> None:
         self._idle.append(lane)
-        if self._queue and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._dispatch)
+        if self._queue:
+            self._schedule()
         _settle(asked, error)
 
     def _fault(self, error: psycopg.Error) -> DatabaseError:

@@ -122,7 +122,7 @@ COPY ({rows}) TO STDOUT (FORMAT csv, HEADER true);
 
 -- name: export_ndjson
 -- COPY's own quoting would wrap each document: JSON holds neither of these two characters, so nothing is quoted.
-COPY (SELECT to_json(exported)::text FROM ({rows}) AS exported)
+COPY (SELECT row_to_json(exported) FROM ({rows}) AS exported)
   TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01');
 
 -- name: export_long

@@ -5,10 +5,12 @@ import threading
 import time
 from datetime import date
 
+import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from storage import copy_out
 from storage.database import Database
@@ -225,3 +227,27 @@ def test_a_read_that_is_left_ends_its_session(database):
         )
         while other.execute(reading).fetchone()["n"]:
             time.sleep(0.01)
+
+
+NUMBERS = sql.SQL("COPY (SELECT {} FROM generate_series(1, 100000) AS g) TO STDOUT")
+
+
+def test_text_comes_whole_and_in_order(database, monkeypatch):
+    """Rows that are sent as text come each once, in blocks, and the connection is free again."""
+    monkeypatch.setattr(copy_out, "_TEXT_BYTES", 10_000)
+    with database.connect(purpose="test") as connection:
+        for _ in range(2):
+            parts = list(copy_out.text(connection, NUMBERS.format(sql.SQL("g"))))
+            assert len(parts) > 10
+            assert [f"{n}" for n in range(1, 100_001)] == b"".join(parts).decode().split()
+
+
+def test_text_that_is_left_or_fails_leaves_a_connection_that_works(database):
+    """Whoever takes some blocks only, or meets an error amid them, can go on with the same connection."""
+    with database.connect(purpose="test") as connection:
+        rows = copy_out.text(connection, NUMBERS.format(sql.SQL("repeat('x', 100)")))
+        assert next(rows).startswith(b"xxx")
+        rows.close()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            list(copy_out.text(connection, NUMBERS.format(sql.SQL("1 / (g - 99999)"))))
+        assert {"n": 1} == connection.execute("SELECT 1 AS n").fetchone()

@@ -11,6 +11,7 @@ from jobs.jobfile import load_job
 from jobs.profile import make_profile
 from jobs.retries import fingerprint
 from storage import predictions
+from tests.integration.canary import begin, stands
 from tests.integration.drifting import JOB, Drifting, reference, rows, scorer
 from tests.unit.onnx_models import graph
 
@@ -51,6 +52,20 @@ def test_what_has_not_drifted_is_published(project, database):
         (each["column_name"], each["psi"]) for each in found
     ]
     assert {"feature", "score"} == {each["column_of"] for each in found}
+
+
+def test_with_a_canary_the_rows_of_the_champion_are_judged(project, database):
+    """What a candidate scores is not held against the champion's reference; the champion's own rows are."""
+    project.push(scorer(-3.0))
+    day = project.fill()
+    begin(database, share=0.4)
+    code, report = project.run(day)
+    assert (0, "none") == (code, report["drift"]["level"]), report
+    judged = {each["rows"] for each in report["drift"]["columns"]}
+    assert {1_000 - report["canary"]["rows"]["scored"]} == judged
+    code, report = project.run(project.fill(flat=np.full(1_000, 6.0)), "--force")
+    assert (3, "blocked") == (code, report["status"])
+    assert [2] == stands(database), "published with it once, it stays"
 
 
 def test_what_has_drifted_is_blocked_and_named(project):

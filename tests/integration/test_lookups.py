@@ -1,6 +1,7 @@
 """Gathered look-ups: what one connection to the database is asked."""
 
 import asyncio
+import time
 
 import psycopg
 import pytest
@@ -71,6 +72,27 @@ def test_a_statement_is_planned_once_for_a_connection(database, target):
     found, rows = asyncio.run(ask())
     assert [0.1, 0.2, 0.3, None, 0.1, 0.2] == [row and row[1] for row in found]
     assert [(6, 0)] == rows
+
+
+def test_who_waits_is_answered_amid_a_turn_of_the_loop(database, target):
+    """A row that came while the loop was busy is handed over at the next look, once."""
+
+    async def ask():
+        asked, told = Lookups(database), []
+        await look_up(asked, target, 1)  # now a lane is open
+        asked.find(target, (2,), told.append)
+        await asyncio.sleep(0)
+        until = time.monotonic() + 10
+        while not told and time.monotonic() < until:  # nothing is awaited here, so the loop does nothing
+            asked.attend(time.monotonic())
+        amid = list(told)
+        again = await look_up(asked, target, 3)
+        await asked.close()
+        return amid, told, again
+
+    amid, told, again = asyncio.run(ask())
+    assert [(2, 0.2)] == [row[:2] for row in amid] == [row[:2] for row in told]
+    assert (3, 0.3) == again[:2]
 
 
 def test_more_than_a_socket_holds_is_sent(database):

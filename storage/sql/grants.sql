@@ -27,7 +27,7 @@ BEGIN
         END IF;
         EXECUTE format('GRANT USAGE ON SCHEMA predictions TO %I', role_name);
         -- The views of a job are granted by the run that makes them, their owner.
-        EXECUTE format('GRANT SELECT ON predictions._freshness, predictions._runs, predictions._drift TO %I', role_name);
+        EXECUTE format('GRANT SELECT ON predictions._freshness, predictions._runs TO %I', role_name);
     END LOOP;
 
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_writer') THEN
@@ -36,6 +36,9 @@ BEGIN
         GRANT USAGE, CREATE ON SCHEMA batchpred_data, predictions TO batchpred_writer;
         -- Who may read is the owner's decision, not a runner's.
         REVOKE ALL ON batchpred.api_keys, batchpred.api_secrets FROM batchpred_writer;
+    END IF;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_analyst') THEN
+        GRANT SELECT ON predictions._drift TO batchpred_analyst;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'batchpred_api') THEN
         GRANT USAGE ON SCHEMA batchpred TO batchpred_api;

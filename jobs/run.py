@@ -134,7 +134,7 @@ def _try_alone_too(
         is_passing = (
             isinstance(error, BatchpredError) and error.is_transient
         )  # then it was tried without already
-        beside = report.beside
+        beside, failed = report.beside, report.run_id
         may_be_at_fault = asked.wish.may_be_at_fault or beside is not None
         if not may_be_at_fault or is_passing or isinstance(error, _NOT_THE_CANDIDATES):
             raise
@@ -145,7 +145,8 @@ def _try_alone_too(
             _try(runtime, job_file, interval, report, replace(asked, wish=Wish(), has_canary=False))
         finally:
             report.beside = beside
-        if beside is not None:
+        # Where somebody else has made the run meanwhile, nothing says that it can be made without alone.
+        if beside is not None and report.run_id != failed:
             report.warnings += canary.withdraw_failed(runtime, beside, report, error)
 
 

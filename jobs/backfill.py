@@ -212,10 +212,11 @@ def _do(
 
 
 def _is_of(connection: Connection, published: Row, ref: str | None) -> bool:
-    """Whether a published run is of the model that is asked for; any is, where none was named."""
+    """Whether a published run is of the model that is asked for, and of no canary; any is, where none was named."""
     if ref is None:
         return True
     if ref.startswith("file:") or is_remote(ref):
         return False  # the run itself compares the digests
     version = registry.resolve(connection, registry.ModelRef.parse(ref))
-    return bool(published["model_sha256"] == version.sha256 and published["model_version"] == version.version)
+    found = [published[name] for name in ("model_version", "model_sha256", "canary_version")]
+    return found == [version.version, version.sha256, None]

@@ -11,6 +11,7 @@ import pytest
 
 from api.app import create_app
 from batchpred.client import Client
+from jobs import backfill
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
@@ -144,6 +145,14 @@ def test_a_job_without_one_is_as_it_was(job, database, api):
     assert ["key", "prediction", "run_id"] == list(batch["predictions"][0])
     assert "canary" not in batch["runs"][0]
     begin(database)
+    assert "published" == job().status
+    job_file, day = load_job(job.path, {}), interval_named("2026-01-02", "day", UTC, datetime.now(UTC))
+    with database.connect(purpose="test", as_writer=True) as connection:
+        of = {
+            ref: backfill.steps(connection, backfill.Backfill(job_file, day, day, ref))[0].is_done
+            for ref in (None, "churn/1")
+        }
+    assert {None: True, "churn/1": False} == of, "a share of it is another version's"
     for options in ({"terms": Terms(is_backfill=True)}, {"model_ref": "churn/1"}):
         report = job(force=True, **options)
         assert ("published", None) == (report.status, report.canary)

@@ -221,6 +221,13 @@ def test_a_shadow_beside_a_canary(job, database, command):
     found = command("models", "compare", "--run", 1, "--json")[1]
     assert {"churn/1": 300 - len(mine), "churn/3": 300} == found["scored"]
     assert found["outputs"]["score"]["rank_correlation"] > 0.999
+    push_model(database, "churn", scorer(-1.0, name="z"), alias="other")
+    do(database, "UPDATE t SET whole = 0 WHERE id = 35")
+    report = job(shadow_ref="churn/4", force=True)
+    assert ("published", "abandoned") == (report.status, report.shadow["status"])
+    assert ([2], mine) == (stands(database), of_canary(published(database))), (
+        "that was the shadow's fault alone"
+    )
 
 
 def test_a_release_begins_it_and_commands_tell_it(job, database, command, tmp_path):

@@ -24,7 +24,7 @@ from jobs.remote_models import is_remote, shown
 from jobs.report import RunReport
 from jobs.run import run_job
 from jobs.stopping import HandedOverError, Stop, Terms
-from storage import registry, runs
+from storage import canaries, registry, runs
 from storage.errors import BatchpredError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Step:
         """The step as one row of a table."""
         seen = self.published
         by = f"{seen['model_name']}/{seen['model_version']}" if seen and seen["model_version"] else ""
+        by += canaries.beside(seen) if seen else ""
         act = "cannot" if self.problem else "skip" if self.is_done else "rebuild" if seen else "run"
         return {
             "interval": self.interval.label,

@@ -148,11 +148,12 @@ def test_a_job_without_one_is_as_it_was(job, database, api):
     assert "published" == job().status
     job_file, day = load_job(job.path, {}), interval_named("2026-01-02", "day", UTC, datetime.now(UTC))
     with database.connect(purpose="test", as_writer=True) as connection:
-        of = {
-            ref: backfill.steps(connection, backfill.Backfill(job_file, day, day, ref))[0].is_done
+        found = [
+            backfill.steps(connection, backfill.Backfill(job_file, day, day, ref))[0].line
             for ref in (None, "churn/1")
-        }
-    assert {None: True, "churn/1": False} == of, "a share of it is another version's"
+        ]
+    assert ["skip", "rebuild"] == [each["do"] for each in found], "a share of it is another version's"
+    assert {"churn/1, churn/2 20%"} == {each["by"] for each in found}
     for options in ({"terms": Terms(is_backfill=True)}, {"model_ref": "churn/1"}):
         report = job(force=True, **options)
         assert ("published", None) == (report.status, report.canary)

@@ -56,7 +56,7 @@ def profile(
         return
     console.out.print(
         f"{version} has a reference profile of {made['rows']:,} rows of {job}, {interval.label}: "
-        f"{len(made['features'])} features, {len(made['outputs'])} scores",
+        f"{len(made['features'])} feature(s), {len(made['outputs'])} score(s)",
         markup=False,
         soft_wrap=True,
     )

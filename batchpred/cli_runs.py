@@ -219,17 +219,15 @@ def _say(move: Move, *, as_json: bool) -> None:
 
 
 def _line(run: Row) -> dict[str, Any]:
-    from storage.canaries import percent
+    from storage.canaries import beside
 
     version = f"/{run['model_version']}" if run["model_version"] else ""
-    if run["canary_version"]:
-        version += f", {run['model_name']}/{run['canary_version']} {percent(run['canary_share'])}"
     return {
         "run": run["run_id"],
         "job": run["job"],
         "interval": run["as_of_date"],
         "status": run["status"] + (f", shadow of {run['shadow_of']}" if run["shadow_of"] else ""),
-        "model": run["model_name"] + version,
+        "model": run["model_name"] + version + beside(run),
         "scored": run["rows_scored"],
         "quarantined": run["rows_quarantined"],
         "started": run["started_at"],

@@ -24,7 +24,7 @@ from jobs.remote_models import is_remote, shown
 from jobs.report import RunReport
 from jobs.run import run_job
 from jobs.stopping import HandedOverError, Stop, Terms
-from storage import registry, runs
+from storage import canaries, registry, runs
 from storage.errors import BatchpredError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Step:
         """The step as one row of a table."""
         seen = self.published
         by = f"{seen['model_name']}/{seen['model_version']}" if seen and seen["model_version"] else ""
+        by += canaries.beside(seen) if seen else ""
         act = "cannot" if self.problem else "skip" if self.is_done else "rebuild" if seen else "run"
         return {
             "interval": self.interval.label,
@@ -212,10 +213,11 @@ def _do(
 
 
 def _is_of(connection: Connection, published: Row, ref: str | None) -> bool:
-    """Whether a published run is of the model that is asked for; any is, where none was named."""
+    """Whether a published run is of the model that is asked for, and of no canary; any is, where none was named."""
     if ref is None:
         return True
     if ref.startswith("file:") or is_remote(ref):
         return False  # the run itself compares the digests
     version = registry.resolve(connection, registry.ModelRef.parse(ref))
-    return bool(published["model_sha256"] == version.sha256 and published["model_version"] == version.version)
+    found = [published[name] for name in ("model_version", "model_sha256", "canary_version")]
+    return found == [version.version, version.sha256, None]

@@ -19,22 +19,23 @@ def close(
 ) -> None:
     """Close a run as blocked and tell it; withdraw its canary, or take its model's release back, where that is new.
 
-    Keys that stand there twice are the source's fault, and no model's.
+    Keys that stand there twice are the source's fault, and no model's. Drift is no canary's.
     """
     run_id = report.run_id
     assert run_id is not None  # noqa: S101  # the run was written down
     may_be_a_models = isinstance(error, checks.ChecksFailedError)
+    may_be_the_canarys = may_be_a_models and plan.canary and not isinstance(error, checks.DriftedError)
     withdrawn: list[str] = []
 
     def tell(inner: Connection) -> None:
-        if may_be_a_models:
+        if may_be_the_canarys:
             withdrawn.extend(canary.withdraw_blocked(inner, plan, run_id, str(error)))
         news.blocked(inner, plan=plan, report=report, error=withdrawn[0] if withdrawn else str(error))
 
     is_closed = runs.close_run(connection, claim, run_id, "blocked", str(error), tell=tell)
     if is_closed and may_be_a_models:
         # Of two candidates at once the canary is the newer: an alias that moves ends its canary.
-        taken_back = [] if plan.canary else _take_back_unstable(connection, plan, run_id, str(error))
+        taken_back = [] if may_be_the_canarys else _take_back_unstable(connection, plan, run_id, str(error))
         report.warnings += withdrawn + taken_back
 
 

@@ -6,8 +6,8 @@
     checked    as any run; and the canary may not hide in the average: where more of its own rows are in quarantine
                than `max_quarantined` allows, and ten at least, the run is blocked. Drift is that of the rows which
                the run's model scored, from the reference of its version
-    blocked    by its checks, before any run of the job was published with it: the canary is withdrawn, in the
-               transaction that closes the run
+    blocked    by its checks, and not by drift alone, before any run of the job was published with it: the canary is
+               withdrawn, in the transaction that closes the run
 
 A canary costs no run its predictions. One that cannot be loaded or does not fit the job is withdrawn when a run is
 planned, and the run's model scores every key. Where a run fails with one, for whatever reason that does not pass by

@@ -19,8 +19,12 @@ class ChecksFailedError(JobError):
     exit_code = 3
 
 
+class DriftedError(ChecksFailedError):
+    """Nothing but drift failed: of the rows that the run's model scored, so no canary is the reason of it."""
+
+
 def check(connection: Connection, plan: Plan, run: Row, drifted: dict[str, Any] | None = None) -> None:
-    """Hold a scored run against the job's checks. Raises ChecksFailedError listing all that failed.
+    """Hold a scored run against the job's checks. Raises ChecksFailedError or DriftedError listing all that failed.
 
     A query among them that cannot be run raises CheckQueryError. `run` is the ledger's row: its counts are those of
     the committed chunks. `drifted` is jobs/drift.py's verdict.
@@ -30,12 +34,11 @@ def check(connection: Connection, plan: Plan, run: Row, drifted: dict[str, Any] 
         *canary.faults(plan, run),
         *_outputs(connection, plan, run),
         *_own(connection, plan, run),
-        *drift.failed(drifted, plan.job_file.job.drift),
     ]
+    kind = ChecksFailedError if failed else DriftedError
+    failed += drift.failed(drifted, plan.job_file.job.drift)
     if failed:
-        raise ChecksFailedError(
-            f"{plan.table.name}: not published, readers keep what they have: {'; '.join(failed)}"
-        )
+        raise kind(f"{plan.table.name}: not published, readers keep what they have: {'; '.join(failed)}")
 
 
 def _row_counts(connection: Connection, plan: Plan, run: Row) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.canary import with_canary
 from jobs.drift import require
 from jobs.plan import Runtime, make_plan
-from storage import runs
+from storage import canaries, runs
 from storage.errors import BatchpredError
 
 if TYPE_CHECKING:
@@ -81,6 +81,6 @@ def _replaced(connection: Connection, plan: Plan) -> str:
     if done is None:
         return "nothing: this interval has no published run"
     model = done["model_name"] + (f"/{done['model_version']}" if done["model_version"] else "")
-    what = f"run {done['run_id']}: {done['rows_scored']} predictions by {model}"
+    what = f"run {done['run_id']}: {done['rows_scored']} predictions by {model}{canaries.beside(done)}"
     same = f"nothing, unless --force: {what}, same model and definition"
     return same if plan.pin.is_of(done) else what

@@ -127,26 +127,30 @@ def _no_shadow(report: RunReport, ref: str) -> str:
 def _try_alone_too(
     runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked
 ) -> None:
-    """Try, and where the run failed beside a shadow or with a canary, try without: neither may cost it its rows."""
+    """Try; where that fails, without the shadow, then without the canary: neither may cost a run its rows."""
     try:
         _try(runtime, job_file, interval, report, asked)
     except Exception as error:
-        is_passing = (
-            isinstance(error, BatchpredError) and error.is_transient
-        )  # then it was tried without already
-        beside = report.beside
-        may_be_at_fault = asked.wish.may_be_at_fault or beside is not None
-        if not may_be_at_fault or is_passing or isinstance(error, _NOT_THE_CANDIDATES):
+        is_passing = isinstance(error, BatchpredError) and error.is_transient  # tried again already
+        if is_passing or isinstance(error, _NOT_THE_CANDIDATES):
             raise
-        log.warning("run failed beside a candidate", extra={"job": report.job, "error": str(error)})
+        beside, failed = report.beside, report.run_id
+        said = {"job": report.job, "error": str(error)}
         if asked.wish.may_be_at_fault:
+            log.warning("run failed beside its shadow", extra=said)
             asked.wish.tell("abandoned", f"the run failed beside it and was tried without: {error}")
-        try:
-            _try(runtime, job_file, interval, report, replace(asked, wish=Wish(), has_canary=False))
-        finally:
-            report.beside = beside
-        if beside is not None:
-            report.warnings += canary.withdraw_failed(runtime, beside, report, error)
+            _try_alone_too(runtime, job_file, interval, report, replace(asked, wish=Wish()))
+        elif beside is not None:
+            log.warning("run failed with its canary", extra=said)
+            try:
+                _try(runtime, job_file, interval, report, replace(asked, wish=Wish(), has_canary=False))
+            finally:
+                report.beside = beside
+            # Where somebody else has made the run meanwhile, nothing says that it can be made without alone.
+            if report.run_id != failed:
+                report.warnings += canary.withdraw_failed(runtime, beside, report, error)
+        else:
+            raise
 
 
 def _try(runtime: Runtime, job_file: JobFile, interval: Interval, report: RunReport, asked: _Asked) -> None:

@@ -39,7 +39,7 @@ ARROW_TYPES = {
 # The days of the years 1 to 9999, counted from 1970-01-01, which is what Python and most readers can show.
 _DAYS = (-719_162, 2_932_896)
 # A B-tree entry has 2,704 bytes at most, for all columns of a key together.
-_MAX_KEY_BYTES = 1_000
+MAX_KEY_BYTES = 1_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _unnamed(key: Sequence[Column], rows: pa.Table) -> list[Quarantined]:
             outside = (days < _DAYS[0]) | (days > _DAYS[1])
             faults.append((np.flatnonzero(outside), "lies outside the years 1 to 9999"))
         if column.type == "text":
-            faults.append((_longer(values, _MAX_KEY_BYTES), f"is longer than {_MAX_KEY_BYTES} bytes"))
+            faults.append((_longer(values, MAX_KEY_BYTES), f"is longer than {MAX_KEY_BYTES} bytes"))
             faults.append((_with_nul(values), "holds a NUL character, which text cannot"))
         for bad, what in faults:
             for row in bad.tolist():
@@ -201,7 +201,7 @@ def _days_as_text(values: pa.ChunkedArray) -> pa.Array:
 def _plain(value: Any) -> Any:
     """Write a value as jsonb can hold it: dates, NaN and infinities as text, and of a long text its beginning."""
     if isinstance(value, str):
-        shown = value if len(value) <= _MAX_KEY_BYTES else value[:_MAX_KEY_BYTES]
+        shown = value if len(value) <= MAX_KEY_BYTES else value[:MAX_KEY_BYTES]
         more = f"… ({len(value)} characters)" if len(value) > len(shown) else ""
         return shown.replace("\0", "\N{SYMBOL FOR NULL}") + more
     if value is None or isinstance(value, (bool, int)):

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.arrays import numpy_of, whole
+from jobs.score import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,8 @@ _OFFSET, _PRIME = np.uint64(14_695_981_039_346_656_037), np.uint64(1_099_511_628
 def is_in_share(key: Sequence[Column], rows: pa.Table, sha256: str, share: float) -> NDArray[np.bool_]:
     """Tell of N rows, as [N], which keys are in the share (0 to 1) of the canary whose file has this digest.
 
-    A NULL counts as zero or an empty text: no prediction can have such a key.
+    A NULL counts as zero or an empty text, and of a text longer than a key can be its beginning: no prediction can
+    have such a key.
     """
     places = np.full(rows.num_rows, int(sha256[:16], 16), dtype=np.uint64)
     for column in key:
@@ -55,7 +57,7 @@ def _text(values: pa.Array) -> NDArray[np.uint64]:
     _, offsets, data = values.buffers()
     ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
     bytes_ = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    starts, lengths = ends[:-1], np.diff(ends)
+    starts, lengths = ends[:-1], np.minimum(np.diff(ends), MAX_KEY_BYTES)
     found = np.full(len(values), _OFFSET, dtype=np.uint64)
     # The longest first: those that have a byte more are then the first so many.
     order = np.argsort(-lengths, kind="stable")

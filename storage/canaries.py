@@ -62,6 +62,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
+def beside(run: Row) -> str:
+    """Name a run's canary behind its model, such as `, churn/4 5%`; nothing where one version scored all."""
+    if run["canary_version"] is None:
+        return ""
+    return f", {run['model_name']}/{run['canary_version']} {percent(run['canary_share'])}"
+
+
 def standing(connection: Connection, name: str, alias: str) -> Canary | None:
     """Return the canary that stands beside an alias now."""
     row = connection.execute(_SQL["standing"], {"name": name, "alias": alias}).fetchone()

@@ -267,6 +267,16 @@ def test_a_fault_that_is_not_its_own_leaves_it(job, database):
         assert fingerprint(connection, job_file) == failed
 
 
+def test_a_run_that_somebody_else_has_made_says_nothing_of_it(job, database):
+    """It failed with the canary and was not tried without, because the schedule had no use for it any more."""
+    push_model(database, "churn", scorer(-1.0, name="z"), alias="other")
+    begin(database, version=3)
+    do(database, "UPDATE t SET whole = 0 WHERE id = 35")
+    wanted = iter([True, False])
+    report = job(terms=Terms(is_wanted=lambda _connection: next(wanted)))
+    assert ("unchanged", [3]) == (report.status, stands(database))
+
+
 def test_a_moved_alias_ends_it(job, database):
     """Promoted it is champion; where the alias moves elsewhere it has nothing to stand beside."""
     push_model(database, "churn", scorer(3.0), alias="third")

@@ -11,6 +11,7 @@ import pytest
 
 from api.app import create_app
 from batchpred.client import Client
+from jobs import backfill
 from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
@@ -144,6 +145,15 @@ def test_a_job_without_one_is_as_it_was(job, database, api):
     assert ["key", "prediction", "run_id"] == list(batch["predictions"][0])
     assert "canary" not in batch["runs"][0]
     begin(database)
+    assert "published" == job().status
+    job_file, day = load_job(job.path, {}), interval_named("2026-01-02", "day", UTC, datetime.now(UTC))
+    with database.connect(purpose="test", as_writer=True) as connection:
+        found = [
+            backfill.steps(connection, backfill.Backfill(job_file, day, day, ref))[0].line
+            for ref in (None, "churn/1")
+        ]
+    assert ["skip", "rebuild"] == [each["do"] for each in found], "a share of it is another version's"
+    assert {"churn/1, churn/2 20%"} == {each["by"] for each in found}
     for options in ({"terms": Terms(is_backfill=True)}, {"model_ref": "churn/1"}):
         report = job(force=True, **options)
         assert ("published", None) == (report.status, report.canary)
@@ -212,6 +222,13 @@ def test_a_shadow_beside_a_canary(job, database, command):
     found = command("models", "compare", "--run", 1, "--json")[1]
     assert {"churn/1": 300 - len(mine), "churn/3": 300} == found["scored"]
     assert found["outputs"]["score"]["rank_correlation"] > 0.999
+    push_model(database, "churn", scorer(-1.0, name="z"), alias="other")
+    do(database, "UPDATE t SET whole = 0 WHERE id = 35")
+    report = job(shadow_ref="churn/4", force=True)
+    assert ("published", "abandoned") == (report.status, report.shadow["status"])
+    assert ([2], mine) == (stands(database), of_canary(published(database))), (
+        "that was the shadow's fault alone"
+    )
 
 
 def test_a_release_begins_it_and_commands_tell_it(job, database, command, tmp_path):

@@ -79,6 +79,8 @@ def test_chunks_slices_and_types_change_no_side():
     texts = pa.array([f"k{n}" for n in range(200)])
     assert sides(0.3, id=texts)[50:] == sides(0.3, id=texts.slice(50))
     assert 3 == len(sides(0.3, id=pa.array(["a", None, "b"])))
+    long = [f"{n:01000}" for n in range(200)]
+    assert sides(0.3, id=pa.array(long)) == sides(0.3, id=pa.array([f"{text} is no key" for text in long]))
     assert [] == sides(0.3, id=pa.array([], pa.string()))
     dates = is_in_share([Column("d", "date")], pa.table({"d": pa.array(range(99), pa.date32())}), DIGEST, 0.3)
     assert whole[:99] == dates.tolist()

@@ -1,6 +1,7 @@
 """The climb to a batch size, on made-up clocks; and that no prediction depends on the size, on real models."""
 
 import hashlib
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -233,6 +234,23 @@ def test_a_full_device_gets_less():
     assert [] == found.quarantined
     assert (486, 4) == (batches.used.rows, sum(rows > 600 for rows in small.calls) + 1)
     assert "halved" in batches.why
+
+
+def test_wide_answers_are_let_go_of():
+    """Of each answer the wanted column is kept; no more whole ones live at a time than two a thread."""
+    model, plan, table = _loaded("matrix")
+    run, answers, alive = model._run, [], []
+
+    def seen(wanted, feed):
+        returned = run(wanted, feed)
+        answers.append(weakref.ref(returned[wanted.index("probabilities")]))
+        alive.append(sum(answer() is not None for answer in answers))
+        return returned
+
+    model._run = seen
+    model.score(table, plan, 1000)
+    assert len(alive) == 70
+    assert max(alive) <= 4
 
 
 def test_no_memory_for_one_row():

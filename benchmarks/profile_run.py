@@ -28,7 +28,11 @@ KINDS = {
     "read: COPY, decode to Arrow": ("__iter__ (storage/query_source.py",),
     "read: cut into chunks": ("cut_into_chunks (jobs/pipeline.py",),
     "read: digest": ("digest_of (jobs/resume.py",),
-    "score: columns to matrix": ("batch (jobs/model_inputs.py", "values_of (jobs/model_inputs.py"),
+    "score: columns to matrix and back": (
+        "batch (jobs/model_inputs.py",
+        "values_of (jobs/model_inputs.py",
+        "column_of (jobs/model_outputs.py",
+    ),
     "score: the model": ("_halve (jobs/model.py",),
     "score: everything else": ("score_chunk (jobs/score.py",),
     "write: COPY": ("copy_in (storage/arrow_copy.py",),

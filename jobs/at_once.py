@@ -15,7 +15,8 @@ R = TypeVar("R")
 def at_once(call: Callable[[T], R], things: Sequence[T], threads: int) -> list[R]:
     """Return `call(thing)` of each, in their order, where up to `threads` calls are under way at a time.
 
-    Raises the first error of any call, or KeyboardInterrupt; no call is under way then, and no further one began.
+    Raises the first error of any call, or KeyboardInterrupt; no further call begins then, and none is under way,
+    unless the interrupt came while nothing but other threads' calls was left to wait for.
     """
     if threads == 1 or len(things) == 1:
         return [call(thing) for thing in things]

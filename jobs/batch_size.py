@@ -88,9 +88,8 @@ class Batches:
         if self.fixed is not None:
             self.choice = Choice(self.fixed, self.threads)
         elif self.known is not None:
-            self.choice = Choice(
-                min(self.known.rows, self._cap), self.known.threads, self.known.rows_per_second
-            )
+            rows, threads = min(self.known.rows, self._cap), min(self.known.threads, self.threads)
+            self.choice = Choice(rows, threads, self.known.rows_per_second)
         else:
             self._candidates = self._sizes(self.threads, SIZES)
 
@@ -204,7 +203,7 @@ class Batches:
             self.is_measured
             and self.choice is not None
             and self.shrunk_to is None
-            and self.choice.rows < self.chunk_rows
+            and self.choice.rows < self.chunk_rows // self.threads
         )
 
     @property

@@ -62,18 +62,26 @@ _SIZES = {"string": 64, "bool": 1} | {
 
 @dataclass(frozen=True)
 class _Work:
-    """What is scored: the rows' values, the wanted outputs, and what decides the batches."""
+    """What is scored: the rows' values, the columns to fill and the model's outputs for them, and what decides
+    the batches.
+    """  # noqa: D205  # one sentence
 
     feed: Feed
+    outputs: tuple[OutputColumn, ...]
     wanted: list[str]
     batches: Batches
+
+    def columns(self, returned: list[Any], size: int) -> list[NDArray[Any]]:
+        """The columns that are kept of what the model returned for `size` rows. Raises ModelError."""
+        by_name = dict(zip(self.wanted, returned, strict=True))
+        return [column_of(by_name[output.output_name], output, size) for output in self.outputs]
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What became of a batch: answers with the positions they are for, and the positions the model failed on."""
+    """What became of a batch: columns with the positions they are for, and the positions the model failed on."""
 
-    answers: list[tuple[int, int, list[Any]]]
+    answers: list[tuple[int, int, list[NDArray[Any]]]]
     failed: dict[int, str]
 
 
@@ -142,7 +150,7 @@ class Model:
         values = [values_of(features.column(f.column), f, faults) for f in plan.features]
         rows = _without(features.num_rows, faults)
         wanted = list(dict.fromkeys(output.output_name for output in plan.outputs))
-        work = _Work(Feed(plan.features, values, rows if faults else None), wanted, batch_size)
+        work = _Work(Feed(plan.features, values, rows if faults else None), plan.outputs, wanted, batch_size)
         kept: list[NDArray[np.int64]] = []
         parts: list[list[NDArray[Any]]] = []
         first = 0
@@ -159,9 +167,8 @@ class Model:
             batch_size.took(sum(sizes), seconds, counts=not any(batch.failed for batch in scored))
             for batch, size in zip(scored, sizes, strict=True):
                 self._expect_one_to_work(batch, size)
-                for start, stop, returned in batch.answers:
-                    by_name = dict(zip(wanted, returned, strict=True))
-                    parts.append([column_of(by_name[o.output_name], o, stop - start) for o in plan.outputs])
+                for start, stop, columns in batch.answers:
+                    parts.append(columns)
                     kept.append(rows[start:stop])
                 faults.update(
                     (int(rows[position]), f"the model fails on this row: {reason}")
@@ -200,7 +207,9 @@ class Model:
                     middle = (start + stop) // 2
                     pending += [(middle, stop), (start, middle)]
             else:
-                batch.answers.append((start, stop, returned))
+                # At once: a whole chunk may be scored before its batches are joined, and what the model returns may
+                # be a hundred times as wide as what is wanted.
+                batch.answers.append((start, stop, work.columns(returned, stop - start)))
         return batch
 
     def _no_memory(self, rows: int, error: Exception, batches: Batches) -> None:

@@ -100,6 +100,7 @@ def flow(
     def writing() -> None:
         for chunk in to_write:
             write(chunk)
+            del chunk  # or it would stay in memory until the next one is scored
 
     threads = [
         threading.Thread(target=stop.guard(stage), name=f"batchpred-{stage.__name__}")

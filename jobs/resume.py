@@ -89,7 +89,7 @@ class Resumption:
     def unscored(self, chunks: Iterable[pa.Table]) -> Iterator[NumberedChunk]:
         """Yield the chunks that are not done, numbered as in the ledger."""
         agreeing = True
-        numbers = count()
+        numbers = count()  # enumerate would hold the chunk it gave
         for rows in chunks:
             number = next(numbers)
             digest = digest_of(rows.drop_columns(self._uncounted))

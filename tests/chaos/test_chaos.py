@@ -12,8 +12,8 @@ SETTLED = 2 + CHUNKS  # the commit point at which all chunks are written
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     with campaign.world_of_its_own(tmp_path_factory.mktemp("chaos")) as built:
-        # The long form's readers look without rest, which is half of what a trial costs. Mutants that can be seen
-        # for a moment only wait for a look, however rare.
+        # The long form's readers look every 5 ms, which is half of what a trial costs. Mutants that can be seen for
+        # a moment only wait for a look, however rare.
         built.pause = 0.02
         yield built
 

@@ -74,25 +74,33 @@ def test_a_statement_is_planned_once_for_a_connection(database, target):
     assert [(6, 0)] == rows
 
 
-def test_who_waits_is_answered_amid_a_turn_of_the_loop(database, target):
-    """A row that came while the loop was busy is handed over at the next look, once."""
+@pytest.mark.parametrize("few", [1, 8])
+def test_who_waits_is_answered_amid_a_turn_of_the_loop(database, target, monkeypatch, few):
+    """A row that came while the loop was busy is handed over at the next look, once, and who waits behind it goes
+    on its way: at once where it is not among few, else at the end of the turn.
+    """  # noqa: D205  # one sentence
+    monkeypatch.setattr(lookups, "LANES", 1)
+    monkeypatch.setattr(lookups, "FEW_KEYS", few)
 
     async def ask():
-        asked, told = Lookups(database), []
-        await look_up(asked, target, 1)  # now a lane is open
+        asked, told, behind = Lookups(database), [], []
+        await look_up(asked, target, 1)  # now the lane is open
         asked.find(target, (2,), told.append)
         await asyncio.sleep(0)
+        asked.find(target, (3,), behind.append)
         until = time.monotonic() + 10
         while not told and time.monotonic() < until:  # nothing is awaited here, so the loop does nothing
             asked.attend(time.monotonic())
-        amid = list(told)
-        again = await look_up(asked, target, 3)
+        amid = list(told), asked._waiting
+        async with asyncio.timeout(10):
+            while not behind:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.001)
         await asked.close()
-        return amid, told, again
+        return amid, told, behind
 
-    amid, told, again = asyncio.run(ask())
+    (amid, waiting), told, behind = asyncio.run(ask())
     assert [(2, 0.2)] == [row[:2] for row in amid] == [row[:2] for row in told]
-    assert (3, 0.3) == again[:2]
+    assert (few == 8, [(3, 0.3)]) == (waiting == 1, [row[:2] for row in behind])
 
 
 def test_more_than_a_socket_holds_is_sent(database):

@@ -21,6 +21,7 @@ model: chaos@champion
 output: {{columns: {{score: "y[1]"}}}}
 chunk_rows: 2000
 """
+# With blocks as large as they are the smaller run would end before there are as many of them as there can be.
 CHILD = """
 import resource, sys
 from datetime import UTC, datetime
@@ -29,8 +30,10 @@ from jobs.interval import interval_named
 from jobs.jobfile import load_job
 from jobs.plan import Runtime
 from jobs.run import run_job
+from storage import copy_out
 from storage.database import Database
 
+copy_out._BLOCK_BYTES = 400_000
 path, url, cache = sys.argv[1:]
 job_file = load_job(Path(path), {})
 interval = interval_named("2026-01-01", "day", job_file.job.zone, datetime.now(UTC))

@@ -32,6 +32,6 @@ def test_the_first_error_ends_all(error, place):
         return n
 
     with pytest.raises(error):
-        at_once(call, range(10_000), 3)
-    assert len(begun) < 10_000
+        at_once(call, range(1_000_000), 3)
+    assert len(begun) < 1_000_000  # a thread may have 5 ms to itself in between
     assert not [thread for thread in threading.enumerate() if thread.name == "batchpred-scoring"]

@@ -1,6 +1,7 @@
 """The climb to a batch size, on made-up clocks; and that no prediction depends on the size, on real models."""
 
 import hashlib
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,7 @@ def test_every_thread_has_its_share(rows, threads):
         if rows >= 64 * threads:
             assert 0 == len(sizes) % threads
         else:
-            assert [rows] == sizes[:1] or len(sizes) > 1
+            assert len(sizes) == (1 if batches.choice else -(-rows // 64))
 
 
 def test_memory_bounds_the_batch():
@@ -86,6 +87,21 @@ def test_memory_bounds_the_batch():
     assert two.is_measured
     known = Batches(1, row_bytes=1 << 20, known=Choice(65_536, 1, 1e6))
     assert max(known.next(100_000)[0]) <= 32
+
+
+def test_what_is_known_stays_within_what_is_asked_for():
+    """Of a choice measured with more threads no more batches are scored at once than this run may."""
+    sizes, at_once = Batches(2, known=Choice(100, 16, 1e6)).next(1000)
+    assert (2, 10) == (at_once, len(sizes))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_small_chunks_allow_is_not_remembered(threads):
+    """Another job of the model may have larger chunks: what this one's cut short is measured again there."""
+    for chunk, remembered in ((1_000, False), (10_000, True)):
+        batches = Batches(threads, chunk_rows=chunk)
+        climb(batches, lambda rows, _: 20e-6 + rows * 1e-6, rows=300_000, chunk=chunk)
+        assert (True, remembered) == (batches.is_measured, batches.is_worth_remembering)
 
 
 def test_few_rows_are_no_measurement():
@@ -218,6 +234,23 @@ def test_a_full_device_gets_less():
     assert [] == found.quarantined
     assert (486, 4) == (batches.used.rows, sum(rows > 600 for rows in small.calls) + 1)
     assert "halved" in batches.why
+
+
+def test_wide_answers_are_let_go_of():
+    """Of each answer the wanted column is kept; no more whole ones live at a time than two a thread."""
+    model, plan, table = _loaded("matrix")
+    run, answers, alive = model._run, [], []
+
+    def seen(wanted, feed):
+        returned = run(wanted, feed)
+        answers.append(weakref.ref(returned[wanted.index("probabilities")]))
+        alive.append(sum(answer() is not None for answer in answers))
+        return returned
+
+    model._run = seen
+    model.score(table, plan, 1000)
+    assert len(alive) == 70
+    assert max(alive) <= 4
 
 
 def test_no_memory_for_one_row():

@@ -1,6 +1,9 @@
 """The three stages: order, bounds, and how an error of any stops all."""
 
 import threading
+import time
+import weakref
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +11,7 @@ import pytest
 
 from jobs.errors import JobError
 from jobs.pipeline import cut_into_chunks, flow
+from jobs.resume import Resumption
 
 
 def batches(*sizes):
@@ -64,6 +68,35 @@ def test_a_slow_writer_holds_the_reader_back():
 
     flow(reading(), lambda n: n, write, cancel_read=lambda: None)
     assert max(ahead) <= 6
+
+
+def test_a_chunk_is_let_go_of_as_soon_as_the_next_stage_is_done_with_it():
+    """What was read is gone once it is scored, and what was scored once it is written, also without a next one."""
+    read, scored = [], []
+
+    def made(kind):
+        chunk = pa.table({"id": [1]})
+        kind.append(weakref.ref(chunk))
+        return chunk
+
+    def wait_until_gone(kind):
+        until = time.monotonic() + 20
+        while [each for each in kind if each() is not None]:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    def reading():
+        for _ in range(4):
+            wait_until_gone(read)
+            yield made(read)
+
+    def score(_):
+        wait_until_gone(scored)
+        return made(scored)
+
+    chunks = map(attrgetter("rows"), Resumption(()).unscored(reading()))
+    flow(chunks, score, lambda _: None, cancel_read=lambda: None)
+    assert (4, 4) == (len(read), len(scored))
 
 
 @pytest.mark.parametrize("broken", ["read", "score", "write"])

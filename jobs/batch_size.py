@@ -3,14 +3,15 @@
 How processors share the work. Each batch is scored by one thread, and several batches at once. Threads that share
 a batch wait for each other at its end, the longer where the reader or PostgreSQL has one's processor: a whole run
 of a million rows through 200 trees, on two processors, took 7.1 s with two threads to a batch and 6.5 s with a
-batch to each of two, and 9.7 and 9.2 processor seconds (medians of six, in turns).
+batch to each of two, and 9.7 and 9.2 processor seconds (medians of six, in turns). Where one thread would do, as
+for a logistic regression, a second one costs nothing either (2.5 s both ways, medians of six); so there are always
+as many as processors, and nothing to measure.
 
 How the climb goes. Real batches of the run are scored with growing sizes, as many at once as there are threads,
 and their time is taken; every prediction counts, nothing is thrown away. A size is tried a few times and its
 quickest try counts, because other processes only ever slow one down. The climb ends when two sizes in a row gain
 nothing, when they take so long that their overhead no longer matters, at the bound of memory, or at the chunk's
-size. The smallest size within 3 % of the best is taken: it needs the least memory. One batch at a time is then
-tried beside several, and taken where it is as quick, because reading and writing want processors too.
+size. The smallest size within 3 % of the best is taken: it needs the least memory.
 
 Why predictions do not move with it. Measured on scikit-learn's logistic regression, a perceptron and 200 boosted
 trees: batches of 64 to 65,536 rows agree to the last bit; one row at a time differs in the last digit of a
@@ -43,17 +44,15 @@ _GAIN = 1.03  # what a size must gain to count as better
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows of a batch, how many batches are scored at once, and the rows a second that was measured so."""
+    """The rows of a batch, and the rows a second of all threads that were measured with it."""
 
     rows: int
-    threads: int
     rows_per_second: float | None = None
 
 
 @dataclass
 class _Size:
     rows: int
-    threads: int
     tries: int = 0
     rate: float = 0.0
     call: float = math.inf
@@ -81,47 +80,40 @@ class Batches:
     _tried: list[_Size] = field(default_factory=list)
     _candidates: list[_Size] = field(default_factory=list)
     _rows_measured: int = 0
-    _tries_one: bool = False
 
     def __post_init__(self) -> None:
         """Take what is given, or lay out the climb."""
         if self.fixed is not None:
-            self.choice = Choice(self.fixed, self.threads)
+            self.choice = Choice(self.fixed)
         elif self.known is not None:
-            rows, threads = min(self.known.rows, self._cap), min(self.known.threads, self.threads)
-            self.choice = Choice(rows, threads, self.known.rows_per_second)
+            self.choice = Choice(min(self.known.rows, self._cap), self.known.rows_per_second)
         else:
-            self._candidates = self._sizes(self.threads, SIZES)
+            sizes = [rows for rows in SIZES if rows < self._cap]
+            if self._cap <= SIZES[-1]:
+                sizes.append(self._cap)
+            self._candidates = [_Size(rows) for rows in sizes]
 
     @property
     def _cap(self) -> int:
         return max(1, min(_MOST_BYTES // max(self.row_bytes, 1), self.chunk_rows) // self.threads)
 
-    def _sizes(self, threads: int, sizes: tuple[int, ...]) -> list[_Size]:
-        cap = self._cap
-        fitting = [rows for rows in sizes if rows < cap]
-        if cap <= sizes[-1]:
-            fitting.append(cap)
-        return [_Size(rows, threads) for rows in fitting or [cap]]
-
-    def next(self, waiting: int) -> tuple[list[int], int]:
-        """Return the sizes of the batches to score now, of the `waiting` rows, and how many of them at once.
+    def next(self, waiting: int) -> list[int]:
+        """Return the sizes of the batches to score now, of the `waiting` rows: `threads` of them at once.
 
         While the climb goes on they are as many as are scored at once, and `took` wants the time of all together.
         """
         if self.choice is not None:
-            return self._even(waiting, self.choice.rows, self.choice.threads), self.choice.threads
-        size = self._candidates[0]
-        rows, threads = self._within(size.rows), size.threads
-        return [rows] * threads if waiting >= rows * threads else self._even(waiting, rows, threads), threads
+            return self._even(waiting, self.choice.rows)
+        rows = self._within(self._candidates[0].rows)
+        return [rows] * self.threads if waiting >= rows * self.threads else self._even(waiting, rows)
 
-    def _even(self, waiting: int, rows: int, threads: int) -> list[int]:
+    def _even(self, waiting: int, rows: int) -> list[int]:
         """Cut what waits into batches of about `rows`, equal but for one row: a last one of a few could differ
         from the others in the last digit. No thread is left without one, or it would wait for the others.
         """  # noqa: D205  # one sentence
         count = math.ceil(waiting / self._within(rows))
-        if waiting >= threads * SIZES[0]:
-            count = math.ceil(count / threads) * threads
+        if waiting >= self.threads * SIZES[0]:
+            count = math.ceil(count / self.threads) * self.threads
         edges = [waiting * place // count for place in range(count + 1)]
         return [last - first for first, last in pairwise(edges)]
 
@@ -138,7 +130,7 @@ class Batches:
             return
         self._rows_measured += rows
         size = self._candidates[0]
-        if rows * 4 < size.rows * size.threads * 3 and size.rows > SIZES[0]:
+        if rows * 4 < size.rows * self.threads * 3 and size.rows > SIZES[0]:
             return
         size.tries += 1
         size.call = min(size.call, seconds)
@@ -150,35 +142,19 @@ class Batches:
             self._go_on(size)
 
     def _go_on(self, size: _Size) -> None:
-        """Leave the sizes that cannot gain any more; with none left, decide or try one batch at a time."""
-        same = [each for each in self._tried if each.threads == size.threads]
-        best_before = max((each.rate for each in same[:-2]), default=0.0)
-        flat = len(same) > 2 and all(each.rate < best_before * _GAIN for each in same[-2:])
+        """Leave the sizes that cannot gain any more; with none left, decide."""
+        best_before = max((each.rate for each in self._tried[:-2]), default=0.0)
+        flat = len(self._tried) > 2 and all(each.rate < best_before * _GAIN for each in self._tried[-2:])
         if flat or size.call > _LONG_CALL:
             self._candidates.clear()
-        if self._candidates:
-            return
-        if self.threads > 1 and not self._tries_one:
-            self._tries_one = True
-            best = self._smallest_of_best(same)
-            near = tuple(rows for rows in SIZES if best.rows // 4 <= rows <= best.rows * 4)
-            self._candidates = self._sizes(1, near or SIZES[:1])
-            return
-        self._decide()
+        if not self._candidates:
+            self._decide()
 
     def _decide(self) -> None:
-        many = self._smallest_of_best([each for each in self._tried if each.threads == self.threads])
-        chosen = many
-        if alone := [each for each in self._tried if each.threads == 1 != self.threads]:
-            one = self._smallest_of_best(alone)
-            chosen = one if one.rate * _GAIN >= many.rate else many
-        self.choice = Choice(chosen.rows, chosen.threads, chosen.rate)
+        best = max(each.rate for each in self._tried)
+        chosen = next(each for each in self._tried if each.rate * _GAIN >= best)
+        self.choice = Choice(chosen.rows, chosen.rate)
         self.is_measured = True
-
-    @staticmethod
-    def _smallest_of_best(sizes: list[_Size]) -> _Size:
-        best = max(each.rate for each in sizes)
-        return next(each for each in sizes if each.rate * _GAIN >= best)
 
     def out_of_memory(self, rows: int) -> None:
         """Never again give as many rows as the device had no memory for."""
@@ -190,7 +166,7 @@ class Batches:
             if self._tried:
                 self._decide()
             else:
-                self.choice = Choice(self.shrunk_to, self.threads)
+                self.choice = Choice(self.shrunk_to)
 
     def is_too_large(self, rows: int) -> bool:
         """Tell whether the device is known to have no memory for so many rows."""
@@ -211,7 +187,7 @@ class Batches:
         """The size the run settled on; None where it had too few rows to find one."""
         if self.choice is None or self.shrunk_to is None:
             return self.choice
-        return Choice(self._within(self.choice.rows), self.choice.threads, self.choice.rows_per_second)
+        return Choice(self._within(self.choice.rows), self.choice.rows_per_second)
 
     @property
     def plan(self) -> str:
@@ -224,7 +200,7 @@ class Batches:
         used = self.used
         if used is None:
             return f"{self._rows_measured:,} rows were too few to measure a batch size"
-        size = f"{used.rows:,} rows, " + (f"{used.threads} at once" if used.threads > 1 else "one at a time")
+        size = f"{used.rows:,} rows, " + (f"{self.threads} at once" if self.threads > 1 else "one at a time")
         if self.shrunk_to is not None:
             return f"{size}: halved, the device had no memory for more"
         if self.fixed is not None:

@@ -155,11 +155,11 @@ class Model:
         parts: list[list[NDArray[Any]]] = []
         first = 0
         while first < len(rows):
-            sizes, threads = batch_size.next(len(rows) - first)
-            if (
-                not self._works
-            ):  # where it never will, every row of each batch is tried alone before that is known
-                del sizes[threads:]
+            sizes, threads = batch_size.next(len(rows) - first), batch_size.threads
+            if not self._works:
+                del sizes[
+                    threads:
+                ]  # of a model that never works each row is tried alone before that is known
             edges = list(accumulate(sizes, initial=first))
             began = time.perf_counter()
             scored = at_once(partial(self._halve, work), list(pairwise(edges)), threads)

@@ -25,7 +25,7 @@ def batches_for(connection: Connection, job: Job, model: Model, plan: ScoringPla
         row_bytes=plan.row_bytes,
         chunk_rows=job.chunk_rows,
         fixed=job.batch_size,
-        known=Choice(known["batch_rows"], known["threads"], known["rows_per_second"]) if known else None,
+        known=Choice(known["batch_rows"], known["rows_per_second"]) if known else None,
         known_since=f"on {known['measured_at']:%Y-%m-%d}" if known else "before",
     )
 
@@ -58,7 +58,7 @@ def _account(plan: Plan) -> dict[str, Any]:
         "operators": model.obtained.operators,
         "fallback": model.obtained.fallback,
         "batch_rows": used.rows if used else None,
-        "threads": used.threads if used else model.threads,
+        "threads": model.threads,
         "batch": batches.why,
         "model_seconds": round(batches.seconds, 3),
     }
@@ -73,7 +73,7 @@ def _remember(connection: Connection, plan: Plan) -> None:
             model.provider,
             fingerprint(),
             batch_rows=batches.choice.rows,
-            threads=batches.choice.threads,
+            threads=batches.threads,
             rows_per_second=batches.choice.rows_per_second or 0.0,
         )
 

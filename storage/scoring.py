@@ -15,7 +15,7 @@ _SQL = load("scoring")
 
 
 def batch_size(connection: Connection, model_sha256: str, provider: str, machine: str) -> Row | None:
-    """Return what was measured of a model here: batch_rows, threads, rows_per_second, measured_at; or None."""
+    """Return what was measured of a model here: batch_rows, rows_per_second, measured_at; or None."""
     values = {"model_sha256": model_sha256, "provider": provider, "machine": machine}
     return connection.execute(_SQL["batch_size"], values).fetchone()
 

@@ -2,7 +2,7 @@
 
 -- name: batch_size
 -- What was measured of a model with a provider on a machine.
-SELECT batch_rows, threads, rows_per_second, measured_at
+SELECT batch_rows, rows_per_second, measured_at
   FROM batchpred.batch_sizes
  WHERE model_sha256 = %(model_sha256)s AND provider = %(provider)s AND machine = %(machine)s;
 

@@ -15,14 +15,14 @@ from tests.unit import onnx_models as models
 
 
 def climb(batches, seconds, rows=3_000_000, chunk=100_000):
-    """Score rows on a clock: `seconds` tells what batches of some rows take, with so many of them at once."""
+    """Score rows on a clock: `seconds` tells what batches of some rows take that are scored at once."""
     sizes = []
     for _ in range(rows // chunk):
         waiting = chunk
         while waiting:
-            these, threads = batches.next(waiting)
-            rounds = -(-len(these) // threads)
-            batches.took(sum(these), rounds * seconds(max(these), min(threads, len(these))))
+            these = batches.next(waiting)
+            rounds = -(-len(these) // batches.threads)
+            batches.took(sum(these), rounds * seconds(max(these)))
             sizes += these
             waiting -= sum(these)
     return sizes
@@ -31,7 +31,7 @@ def climb(batches, seconds, rows=3_000_000, chunk=100_000):
 def test_overhead_is_spread():
     """Where a call costs something beside its rows, the size ends where a larger one gains nothing."""
     batches = Batches(1)
-    climb(batches, lambda rows, _: 100e-6 + rows * 1e-6)
+    climb(batches, lambda rows: 100e-6 + rows * 1e-6)
     assert batches.is_measured
     assert batches.choice.rows == 4096  # 97.6 % of the best there is
     assert "4,096 rows, one at a time: measured in this run, 976," in batches.why
@@ -40,25 +40,22 @@ def test_overhead_is_spread():
 def test_a_cache_is_not_left():
     """A model that gets slower above 16,384 rows stays below."""
     batches = Batches(1)
-    climb(batches, lambda rows, _: 1e-3 + rows * (1e-7 if rows <= 16_384 else 2e-7))
+    climb(batches, lambda rows: 1e-3 + rows * (1e-7 if rows <= 16_384 else 2e-7))
     assert batches.choice.rows == 16_384
 
 
 def test_a_slow_model_is_not_pushed():
     """A call of a quarter second ends the climb: its memory would grow, and there is nothing to gain."""
     batches = Batches(1)
-    sizes = climb(batches, lambda rows, _: rows * 5e-3, rows=200_000)
+    sizes = climb(batches, lambda rows: rows * 5e-3, rows=200_000)
     assert (64, 64) == (batches.choice.rows, max(sizes))
 
 
-def test_one_at_a_time_where_it_is_as_quick():
-    """One batch at a time is taken where it scores as many rows: reading and writing want processors too."""
+def test_the_rate_is_that_of_all_threads():
+    """Two batches in the time of one are twice the rows, and the size is that of each."""
     batches = Batches(2)
-    climb(batches, lambda rows, at_once: 50e-6 + rows * 1e-6 * (1.0 if at_once == 1 else 2.02))
-    assert (1, True) == (batches.choice.threads, batches.is_measured)
-    batches = Batches(2)
-    climb(batches, lambda rows, _: 50e-6 + rows * 1e-6)
-    assert (2, 2048) == (batches.choice.threads, batches.choice.rows)
+    climb(batches, lambda rows: 50e-6 + rows * 1e-6)
+    assert (2048, True) == (batches.choice.rows, batches.is_measured)
     assert "2,048 rows, 2 at once: measured in this run, 1,95" in batches.why
 
 
@@ -66,9 +63,8 @@ def test_one_at_a_time_where_it_is_as_quick():
 @pytest.mark.parametrize("rows", [1, 63, 64, 500, 99_999])
 def test_every_thread_has_its_share(rows, threads):
     """What waits is cut into even batches, as many for one thread as for another; too few rows are not cut up."""
-    for batches in (Batches(threads, known=Choice(4096, threads, 1.0)), Batches(threads)):
-        sizes, at_once = batches.next(rows)
-        assert at_once == threads
+    for batches in (Batches(threads, known=Choice(4096, 1.0)), Batches(threads)):
+        sizes = batches.next(rows)
         assert (sum(sizes) == rows) or (batches.choice is None and [64] * threads == sizes)
         assert max(sizes) <= 4096
         assert max(sizes) - min(sizes) <= 1
@@ -80,19 +76,13 @@ def test_every_thread_has_its_share(rows, threads):
 
 def test_memory_bounds_the_batch():
     """Inputs and outputs of one batch stay within 32 MiB, and no batch is larger than its chunk."""
-    assert max(climb(Batches(1, row_bytes=1 << 20), lambda *_: 1e-4)) == 32
-    assert max(climb(Batches(1, chunk_rows=500), lambda *_: 1e-4, rows=20_000, chunk=500)) == 500
+    assert max(climb(Batches(1, row_bytes=1 << 20), lambda _: 1e-4)) == 32
+    assert max(climb(Batches(1, chunk_rows=500), lambda _: 1e-4, rows=20_000, chunk=500)) == 500
     two = Batches(2, row_bytes=1 << 20, chunk_rows=500)
-    assert max(climb(two, lambda *_: 1e-4, rows=20_000, chunk=500)) == 16
+    assert max(climb(two, lambda _: 1e-4, rows=20_000, chunk=500)) == 16
     assert two.is_measured
-    known = Batches(1, row_bytes=1 << 20, known=Choice(65_536, 1, 1e6))
-    assert max(known.next(100_000)[0]) <= 32
-
-
-def test_what_is_known_stays_within_what_is_asked_for():
-    """Of a choice measured with more threads no more batches are scored at once than this run may."""
-    sizes, at_once = Batches(2, known=Choice(100, 16, 1e6)).next(1000)
-    assert (2, 10) == (at_once, len(sizes))
+    known = Batches(1, row_bytes=1 << 20, known=Choice(65_536, 1e6))
+    assert max(known.next(100_000)) <= 32
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -100,14 +90,14 @@ def test_what_small_chunks_allow_is_not_remembered(threads):
     """Another job of the model may have larger chunks: what this one's cut short is measured again there."""
     for chunk, remembered in ((1_000, False), (10_000, True)):
         batches = Batches(threads, chunk_rows=chunk)
-        climb(batches, lambda rows, _: 20e-6 + rows * 1e-6, rows=300_000, chunk=chunk)
+        climb(batches, lambda rows: 20e-6 + rows * 1e-6, rows=300_000, chunk=chunk)
         assert (True, remembered) == (batches.is_measured, batches.is_worth_remembering)
 
 
 def test_few_rows_are_no_measurement():
     """A run of few rows says that they were too few, and remembers nothing."""
     batches = Batches(1)
-    climb(batches, lambda rows, _: rows * 1e-6, rows=1000, chunk=1000)
+    climb(batches, lambda rows: rows * 1e-6, rows=1000, chunk=1000)
     assert (None, False) == (batches.choice, batches.is_worth_remembering)
     assert batches.why == "1,000 rows were too few to measure a batch size"
 
@@ -115,7 +105,7 @@ def test_few_rows_are_no_measurement():
 def test_what_is_asked_for_is_used():
     """The job file's size is used as it is, in batches as even as they can be."""
     batches = Batches(2, fixed=300)
-    sizes = climb(batches, lambda *_: 1e-3, rows=1000, chunk=1000)
+    sizes = climb(batches, lambda _: 1e-3, rows=1000, chunk=1000)
     assert [250, 250, 250, 250] == sizes
     assert batches.why == "300 rows, 2 at once: `batch_size` of the job file"
 
@@ -124,7 +114,7 @@ def test_out_of_memory_halves_for_good():
     """A batch the device had no memory for halves the size of all later ones, and the summary says so."""
     batches = Batches(1, fixed=1000)
     batches.out_of_memory(1000)
-    assert max(climb(batches, lambda *_: 1e-3, rows=5000, chunk=5000)) == 500
+    assert max(climb(batches, lambda _: 1e-3, rows=5000, chunk=5000)) == 500
     assert "halved, the device had no memory for more" in batches.why
 
 
@@ -133,13 +123,13 @@ def test_out_of_memory_ends_the_climb(most):
     """A climb that meets the end of the device's memory settles below it, also with its first size."""
     batches = Batches(1)
     for _ in range(100):
-        (rows, *_), _threads = batches.next(100_000)
+        rows, *_ = batches.next(100_000)
         while rows > most:
             batches.out_of_memory(rows)
             rows //= 2
         batches.took(rows, 100e-6 + rows * 1e-6)
     assert batches.used.rows <= most
-    assert max(batches.next(100_000)[0]) <= most
+    assert max(batches.next(100_000)) <= most
     assert not batches.is_worth_remembering
 
 

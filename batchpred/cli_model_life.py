@@ -79,6 +79,7 @@ def promote(
         one = registry.ModelRef(version.name, version=version.version)
         move = model_life.promote(connection, one, alias, why=why or override)
         _say(move, time.monotonic() - began, as_json=as_json)
+        gating.warn_of_drift(settings, connection, Path(), f"{version.name}@{alias}", version)
 
 
 def rollback(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from batchpred import console
+from batchpred import console, gating
 from batchpred.cli_options import Json, Project
 from batchpred.settings import Settings
 
@@ -109,6 +109,8 @@ def release(
             database.connect(purpose="release", as_writer=True) as connection,
         ):
             done = do_release(settings, connection, asked)
+            if isinstance(done, AliasMove) and asked.version:
+                gating.warn_of_drift(settings, connection, project, f"{name}@{alias}", asked.version)
     finally:
         version = asked.version.version if asked.version else None
         if as_json:

@@ -62,6 +62,17 @@ def hold_gates(
     return hold(asked, candidate, reigning, need_metrics=need_metrics)
 
 
+def warn_of_drift(
+    settings: Settings, connection: Connection, project: Path, alias: str, version: ModelVersion
+) -> None:
+    """Say on stderr which jobs of the project will refuse the version that NAME@ALIAS has just become."""
+    from jobs.drift import unguarded
+    from jobs.jobfile import load_project
+
+    for said in unguarded(connection, load_project(project, settings.environ)[0], alias, version):
+        console.err.print(f"warning: {said}", markup=False, soft_wrap=True)
+
+
 def require_signature(
     settings: Settings,
     name: str,

@@ -79,6 +79,17 @@ def require(plan: Plan) -> None:
         raise NoReferenceError(f"{plan.job_file.path.name}: {said}; or write `on_alert: warn`")
 
 
+def unguarded(
+    connection: Connection, job_files: Iterable[JobFile], alias: str, version: ModelVersion
+) -> list[str]:
+    """Say of each job that scores with `alias` (NAME@ALIAS) whether it would refuse to run with this version."""
+    jobs = [each for each in job_files if each.job.model == alias and each.job.drift is not None]
+    blocking = [each for each in jobs if each.job.drift and each.job.drift.on_alert == "block"]
+    if not blocking or model_life.profile(connection, version) is not None:
+        return []
+    return [f"job {each.job.name} will not run: {_no_profile(each, version)}" for each in blocking]
+
+
 def _no_profile(job_file: JobFile, version: ModelVersion | None) -> str:
     if version is None:
         return "drift: only versions in the registry have a reference profile; push the model"

@@ -200,12 +200,12 @@ def _attempt(
         runtime.database.connect(purpose="run", as_writer=True) as connection,
     ):
         plan = make_plan(runtime, connection, job_file, interval, model_ref=asked.model_ref)
-        drift.require(plan)
         if asked.has_canary:
             plan = canary.planned(runtime, connection, plan)
         _describe(report, plan)
         if _is_published(connection, plan, report, force=asked.force):
             return
+        drift.require(plan)
         terms = asked.terms
         with runs.claim(runtime.database, connection, plan.slot, max_active=terms.max_active) as claim:
             # Whoever held the claim before us may have published just now.

@@ -204,6 +204,10 @@ def test_a_version_without_a_reference(bare, database, monkeypatch):
     assert "churn/1 has no reference profile" in said
     assert "batchpred models profile churn/1 --job churn; or write `on_alert: warn`" in said
     assert 2 == bare.run(day)[0]
+    (bare.folder / "2.onnx").write_bytes(scorer(2.0))
+    warning = "warning: job churn will not run: drift: churn/{} has no reference profile"
+    assert warning.format(2) in bare.command("release", "churn", "2.onnx")[1]
+    assert warning.format(1) in bare.command("models", "promote", "churn/1")[1]
     bare.job(JOB.replace("block", "warn"))
     code, report = bare.run(day)
     assert (0, None) == (code, report["drift"])

@@ -6,12 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 TAXIS = Path(__file__).resolve().parents[3] / "shared" / "data" / "taxis.csv"
 NUMBERS = ["passengers", "distance", "fare", "tolls"]
@@ -52,6 +46,11 @@ def rides():
 @pytest.fixture(scope="module")
 def pipeline(rides):
     """Scaler, one-hot and gradient boosting, trained on the first two weeks."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     train = rides[(rides["pickup"] < "2019-03-15") & rides[WORDS].notna().all(axis=1)]
     columns = ColumnTransformer(
         [("n", StandardScaler(), NUMBERS), ("w", OneHotEncoder(handle_unknown="ignore"), WORDS)]
@@ -63,6 +62,9 @@ def pipeline(rides):
 @pytest.fixture
 def project(batchpred, database, rides, pipeline):
     """The rides in a table, the model in the registry, the job in its folder."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
     with database.connect(purpose="test") as connection:
         connection.execute(
             "CREATE TABLE taxis (ride_id bigint PRIMARY KEY, pickup timestamptz, passengers int, distance float8,"

@@ -9,12 +9,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import batchpred
 from jobs.convert.parity import ConversionDiffersError
@@ -26,6 +20,12 @@ NUMBERS = [f"n{i}" for i in range(6)]
 
 def test_a_pipeline_with_text_columns(pushed_and_run, rows):
     """A scikit-learn pipeline of numbers, categories and free text is published as scikit-learn predicts it."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     features = rows[[*NUMBERS[:2], "plan", "words"]]
     columns = ColumnTransformer(
         [("plan", OneHotEncoder(handle_unknown="ignore"), ["plan"]), ("words", TfidfVectorizer(), "words"),
@@ -44,6 +44,10 @@ def test_a_pipeline_with_text_columns(pushed_and_run, rows):
 
 def test_a_wrong_conversion_is_refused(rows, database, monkeypatch):
     """A forest behind a float64 scaler, scored in float32, is refused with the rows that differ."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
     random = np.random.default_rng(1)
     features = pd.DataFrame({name: random.normal(1e4, 3, 3_000) for name in NUMBERS[:3]})
@@ -62,6 +66,8 @@ def test_a_wrong_conversion_is_refused(rows, database, monkeypatch):
 
 def test_what_cannot_be_pushed_says_so(rows, database, monkeypatch):
     """Another object, too few rows, a date column, a mixed matrix: one line each, and nothing is stored."""
+    from sklearn.linear_model import LogisticRegression
+
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
     fitted = LogisticRegression(max_iter=500).fit(rows[NUMBERS], rows["kind"])
     dates = rows[NUMBERS].assign(at=pd.Timestamp("2026-01-01"))
@@ -82,6 +88,8 @@ def test_what_cannot_be_pushed_says_so(rows, database, monkeypatch):
 
 def test_no_alias_without_the_signature_a_project_asks_for(rows, database, tmp_path, monkeypatch):
     """What is converted here cannot be signed yet: it is stored without an alias, and refused with one."""
+    from sklearn.linear_model import LogisticRegression
+
     monkeypatch.setenv("BATCHPRED_DATABASE_URL", database.url)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gates.yaml").write_text("version: 1\nmodels: {m: {signed_by: release.pem}}\n")

@@ -1,4 +1,7 @@
-"""Small real models for the tests: from scikit-learn as users export them, and bare graphs for one property."""
+"""Small real models for the tests: from scikit-learn as users export them, and bare graphs for one property.
+
+scikit-learn and its converter are imported by who trains: each of the tests' processes collects every test.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,6 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from onnx import TensorProto, helper
-from skl2onnx import convert_sklearn, to_onnx
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 FLOAT, DOUBLE, HALF = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
 INT64, INT32, BOOL, STRING = TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING
@@ -67,6 +63,13 @@ def fare_and_payment():
 @cache
 def pipeline():
     """The fitted pipeline, with text and numbers, and its ONNX with one input per column."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     rows, tips = fare_and_payment()
     columns = ColumnTransformer(
         [
@@ -91,6 +94,9 @@ def pipeline():
 @cache
 def matrix(*, zipmap, labels="int"):
     """A fitted logistic regression over four columns, and its ONNX with one matrix input `X`."""
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
     random = np.random.default_rng(3)
     rows = random.normal(size=(400, 4)).astype(np.float32)
     answers = (rows[:, 0] - rows[:, 3] > 0).astype(np.int64)

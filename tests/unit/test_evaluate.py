@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn import metrics
 
 from jobs.errors import ModelError
 from jobs.evaluate import metrics_of
@@ -13,6 +12,8 @@ RANDOM = np.random.default_rng(5)
 @pytest.mark.parametrize("digits", [1, 2, 8])
 def test_two_classes(digits):
     """AUC with few or many ties, log loss, Brier score and accuracy are scikit-learn's."""
+    from sklearn import metrics
+
     truth = RANDOM.integers(0, 2, 999)
     scores = np.round(np.clip(truth * 0.2 + RANDOM.random(999) * 0.8, 0.05, 0.95), digits)
     found = metrics_of(scores, truth, is_probability=True)
@@ -24,6 +25,8 @@ def test_two_classes(digits):
 
 def test_numbers_and_labels():
     """RMSE, MAE and R² of numbers, accuracy of labels, are scikit-learn's."""
+    from sklearn import metrics
+
     truth = RANDOM.normal(size=500)
     scores = truth + RANDOM.normal(size=500) / 3
     found = metrics_of(scores, truth, is_probability=False)

@@ -7,6 +7,8 @@ from jobs.share import is_in_share
 from storage import canaries, registry
 from storage.job_table import Column
 from storage.registry import ModelRef
+from tests.integration.test_release import scorer
+from tests.pushed import push_model
 
 JOB = """\
 version: 1
@@ -91,3 +93,10 @@ def published(database, view="churn"):
 
 def of_canary(rows):
     return {row["id"] for row in rows if row["model_version"] == 2}
+
+
+def champion_and_candidate(runner, database):
+    """A job of 300 keys in six chunks; its champion churn/1 says more than a half, churn/2 less."""
+    run = runner(JOB, TABLES, scorer(1.0))
+    push_model(database, "churn", scorer(-2.0), alias="candidate")
+    return run

@@ -23,6 +23,7 @@ from tests.integration.canary import (
     SHARE,
     TABLES,
     begin,
+    champion_and_candidate,
     do,
     keys_of,
     of_canary,
@@ -37,10 +38,8 @@ from tests.pushed import push_model
 
 @pytest.fixture
 def job(runner, database):
-    """A job of 300 keys in six chunks; its champion churn/1 says more than a half, churn/2 less."""
-    run = runner(JOB, TABLES, scorer(1.0))
-    push_model(database, "churn", scorer(-2.0), alias="candidate")
-    return run
+    """A job with a champion and a candidate."""
+    return champion_and_candidate(runner, database)
 
 
 def test_each_key_is_scored_by_its_own_model(job, database):

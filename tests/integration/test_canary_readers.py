@@ -25,6 +25,7 @@ from tests.integration.canary import (
     SHARE,
     TABLES,
     begin,
+    champion_and_candidate,
     do,
     keys_of,
     of_canary,
@@ -40,10 +41,8 @@ from tests.pushed import push_model
 
 @pytest.fixture
 def job(runner, database):
-    """A job of 300 keys in six chunks; its champion churn/1 says more than a half, churn/2 less."""
-    run = runner(JOB, TABLES, scorer(1.0))
-    push_model(database, "churn", scorer(-2.0), alias="candidate")
-    return run
+    """A job with a champion and a candidate."""
+    return champion_and_candidate(runner, database)
 
 
 def test_every_answer_says_whose_it_is(job, database, api):

@@ -187,7 +187,7 @@ class Reference:
 
 def _output(profile: Mapping[str, Any], output: Any) -> Mapping[str, Any] | None:
     """What a profile says of an output; a matrix of one column may be named with its index or without."""
-    names = [output.output_name] if output.index is None else [f"{output.output_name}[{output.index}]"]
+    names = [output.ref]
     names += [f"{output.output_name}[0]"] if output.index is None else []
     names += [output.output_name] if output.index == 0 else []
     return next((profile["outputs"][name] for name in names if name in profile["outputs"]), None)

@@ -55,9 +55,8 @@ def column_of(returned: Any, output: OutputColumn, size: int) -> NDArray[Any]:
     if len(shape) > 2 or (
         len(shape) == 2 and (index >= shape[1] or (output.index is None and shape[1] != 1))
     ):
-        asked = output.output_name if output.index is None else f"{output.output_name}[{output.index}]"
         raise ModelError(
-            f"the model returned {output.output_name!r} of shape {list(shape)}, which has no one {asked}"
+            f"the model returned {output.output_name!r} of shape {list(shape)}, which has no one {output.ref}"
         )
     # A copy, so that one wanted column does not keep the whole matrix in memory.
     return np.ascontiguousarray(returned if len(shape) == 1 else returned[:, index])

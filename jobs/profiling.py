@@ -43,7 +43,7 @@ def profile_of(
     scored = scored_rows(plan, rows, given.append)
     names = dict.fromkeys(feature.column for feature in plan.scoring.features)
     scores = {
-        output.output_name if output.index is None else f"{output.output_name}[{output.index}]": values
+        output.ref: values
         for output, values in zip(plan.scoring.outputs, scored.columns.columns, strict=True)
         if not output.is_vector
     }

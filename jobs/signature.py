@@ -99,6 +99,11 @@ class OutputColumn:
     is_vector: bool = False
     width: int | None = None
 
+    @property
+    def ref(self) -> str:
+        """The output, or its column, as a job file and a reference profile name it: `label`, `probabilities[1]`."""
+        return self.output_name if self.index is None else f"{self.output_name}[{self.index}]"
+
 
 @dataclass(frozen=True)
 class Signature:

@@ -167,17 +167,20 @@ def in_use(connection: Connection, version: ModelVersion) -> list[str]:
     shown = [row["job"] for row in connection.execute(_SQL["jobs_that_show"], ids)]
     at_work = connection.execute(_SQL["runs_at_work"], ids).fetchall()
     return [
-        *(f"{version.name}@{alias} points at it" for alias in version.aliases),
-        *(f"it is the canary of {version.name}@{alias}" for alias in version.canary_of),
+        *_named_by(version),
         *(f"the current predictions of {job} are its" for job in shown),
         *(f"run {run['run_id']} of {run['job']} scores with it" for run in at_work),
     ]
 
 
+def _named_by(version: ModelVersion) -> list[str]:
+    pointing = [f"{version.name}@{alias} points at it" for alias in version.aliases]
+    return pointing + [f"it is the canary of {version.name}@{alias}" for alias in version.canary_of]
+
+
 def needed_by(connection: Connection, version: ModelVersion) -> list[str]:
     """Say what needs a version, a phrase each; nothing means that it may be deleted."""
-    reasons = [f"{version.name}@{alias} points at it" for alias in version.aliases]
-    reasons += [f"it is the canary of {version.name}@{alias}" for alias in version.canary_of]
+    reasons = _named_by(version)
     aliases = {alias for each in versions(connection, version.name) for alias in each.aliases}
     reasons += [
         f"{version.name}@{alias} would roll back to it"

@@ -1,4 +1,4 @@
-"""How many rows a batch has, and how many batches are scored at once: measured in a short climb, remembered, said.
+"""How many rows a batch has: measured in a short climb, remembered, and the reason said.
 
 How processors share the work. Each batch is scored by one thread, and several batches at once. Threads that share
 a batch wait for each other at its end, the longer where the reader or PostgreSQL has one's processor: a whole run

@@ -83,7 +83,7 @@ def unguarded(
     connection: Connection, job_files: Iterable[JobFile], alias: str, version: ModelVersion
 ) -> list[str]:
     """Say of each job that scores with `alias` (NAME@ALIAS) whether it would refuse to run with this version."""
-    jobs = [each for each in job_files if each.job.model == alias and each.job.drift is not None]
+    jobs = [each for each in job_files if each.job.model == alias]
     blocking = [each for each in jobs if each.job.drift and each.job.drift.on_alert == "block"]
     if not blocking or model_life.profile(connection, version) is not None:
         return []

@@ -157,9 +157,8 @@ class Model:
         while first < len(rows):
             sizes, threads = batch_size.next(len(rows) - first), batch_size.threads
             if not self._works:
-                del sizes[
-                    threads:
-                ]  # of a model that never works each row is tried alone before that is known
+                # Of a model that never works each row is tried alone before that is known.
+                del sizes[threads:]
             edges = list(accumulate(sizes, initial=first))
             began = time.perf_counter()
             scored = at_once(partial(self._halve, work), list(pairwise(edges)), threads)
